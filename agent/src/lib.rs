@@ -1,0 +1,3 @@
+//! The agent of one node: reads what is wanted, compiles it, programs the kernel, and says what it did.
+
+pub mod desired;

@@ -1,0 +1,2 @@
+//! `balancing-agent`
+fn main() {}

@@ -1,0 +1,13 @@
+//! The shapes and names that Balancing's programs share: policy types, the agent's JSON documents, conditions and
+//! reasons, annotation and metric names, and the one engine of validation rules.
+//!
+//! Nothing here does I/O. A name that others can see (label, annotation, metric, condition, reason, rule code) is
+//! spelled in this crate and nowhere else.
+
+pub mod agent;
+pub mod cli;
+pub mod manifest;
+pub mod names;
+pub mod net;
+pub mod policy;
+pub mod rules;

@@ -1,0 +1,107 @@
+//! Every name that others can see.
+
+/// API group of the policies.
+pub const GROUP: &str = "balancing.elf.io";
+/// Served version of the policies.
+pub const VERSION: &str = "v1beta1";
+/// `apiVersion` of the policies.
+pub const API_VERSION: &str = "balancing.elf.io/v1beta1";
+/// `apiVersion` of the agent's documents.
+pub const AGENT_API_VERSION: &str = "agent.balancing.elf.io/v1alpha1";
+/// `apiVersion` of the plugin's documents.
+pub const CLI_API_VERSION: &str = "cli.balancing.elf.io/v1alpha1";
+
+/// Annotation: the number of a policy, decimal, 1 to 2^32-1.
+pub const ANNOTATION_SERVICE_ID: &str = "balancing.elf.io/serviceId";
+/// Label that groups EndpointSlices by Service (Kubernetes).
+pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Label of Services that another proxy serves (Kubernetes); such a Service is not programmed.
+pub const LABEL_SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
+/// Label of headless Services and their slices (Kubernetes); not programmed.
+pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
+/// Label of a Node with its zone (Kubernetes).
+pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Reasons why a rung of the ladder was or was not taken (counters, events, decisions).
+pub mod rung_reason {
+    /// The rung was taken.
+    pub const TAKEN: &str = "Taken";
+    /// An earlier rung was taken, or there is no such rung to ask.
+    pub const NOT_REACHED: &str = "NotReached";
+    /// No Ready pod on this node that the LocalRedirectPolicy selects.
+    pub const NO_LOCAL_BACKEND: &str = "NoLocalBackend";
+    /// The BalancingPolicy or the Service has no usable backend.
+    pub const NO_BACKEND: &str = "NoBackend";
+    /// The policy's limit of this second is used up.
+    pub const QOS_LIMIT: &str = "QosLimit";
+    /// The caller is one of the policy's own backends, or a process of the product.
+    pub const EXEMPT_CALLER: &str = "ExemptCaller";
+    /// The agent has not renewed its lease in time.
+    pub const AGENT_STALE: &str = "AgentStale";
+}
+
+/// Condition types of an agent's node.
+pub mod condition {
+    /// All programs are attached to the cgroup.
+    pub const PROGRAMS_ATTACHED: &str = "ProgramsAttached";
+    /// Every source was read completely.
+    pub const SOURCES_SYNCED: &str = "SourcesSynced";
+    /// Every policy that applies is in the maps.
+    pub const POLICIES_PROGRAMMED: &str = "PoliciesProgrammed";
+    /// A refused client gets `ECONNREFUSED`.
+    pub const ERRNO_FIDELITY: &str = "ErrnoFidelity";
+    /// All of the above.
+    pub const READY: &str = "Ready";
+}
+
+/// Reasons of conditions and of a policy's state.
+pub mod reason {
+    #![expect(missing_docs, reason = "the words are their own description, listed in contract order")]
+    pub const ACCEPTED: &str = "Accepted";
+    pub const INVALID_SPEC: &str = "InvalidSpec";
+    pub const FRONTEND_CONFLICT: &str = "FrontendConflict";
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+    pub const SERVICE_NOT_SUPPORTED: &str = "ServiceNotSupported";
+    pub const PORT_NOT_FOUND: &str = "PortNotFound";
+    pub const PORT_MISMATCH: &str = "PortMismatch";
+    pub const ADDRESS_FAMILY_MISMATCH: &str = "AddressFamilyMismatch";
+    pub const NO_NODE_SELECTED: &str = "NoNodeSelected";
+    pub const REDIRECTING: &str = "Redirecting";
+    pub const NO_LOCAL_BACKEND: &str = "NoLocalBackend";
+    pub const NO_BACKEND: &str = "NoBackend";
+    pub const ATTACHED: &str = "Attached";
+    pub const ATTACH_FAILED: &str = "AttachFailed";
+    pub const DETACHED: &str = "Detached";
+    pub const KERNEL_UNSUPPORTED: &str = "KernelUnsupported";
+    pub const SYNCED: &str = "Synced";
+    pub const SYNCING: &str = "Syncing";
+    pub const SOURCE_ERRORS: &str = "SourceErrors";
+    pub const DISCONNECTED: &str = "Disconnected";
+    pub const PROGRAMMED: &str = "Programmed";
+    pub const MAP_FULL: &str = "MapFull";
+    pub const WRITE_FAILED: &str = "WriteFailed";
+    pub const NATIVE: &str = "Native";
+    pub const READY: &str = "Ready";
+}
+
+/// Metric names, without the `_total` that OpenMetrics adds to counters.
+pub mod metric {
+    #![expect(missing_docs, reason = "the help text of each metric stands where it is registered")]
+    pub const REDIRECTS: &str = "balancing_redirects";
+    pub const BALANCED: &str = "balancing_balanced";
+    pub const QOS_DROPS: &str = "balancing_qos_drops";
+    pub const FALLBACKS: &str = "balancing_fallbacks";
+    pub const REFUSALS: &str = "balancing_refusals";
+    pub const RESOLVED: &str = "balancing_resolved";
+    pub const EVENTS: &str = "balancing_events";
+    pub const MAP_ENTRIES: &str = "balancing_map_entries";
+    pub const MAP_CAPACITY: &str = "balancing_map_capacity";
+    pub const PROGRAMS_ATTACHED: &str = "balancing_programs_attached";
+    pub const PROGRAMMING_LATENCY: &str = "balancing_programming_latency_seconds";
+    pub const MAP_WRITES: &str = "balancing_map_writes";
+    pub const SOURCES_SYNCED: &str = "balancing_sources_synced";
+    pub const SOURCE_ERRORS: &str = "balancing_source_errors";
+    pub const POLICIES: &str = "balancing_policies";
+    pub const BUILD_INFO: &str = "balancing_build_info";
+}
