@@ -1,0 +1,72 @@
+//! One node, end to end: an agent on a folder of manifests, the real kernel, real sockets.
+//!
+//! `cargo test -p balancing-e2e -- qos` runs a theme. With `BALANCING_E2E_KEEP=FILE` the log of the agent of a test that
+//! panics is copied to FILE.
+
+#![expect(clippy::print_stderr, reason = "a test harness tells people what it skips")]
+
+mod bed;
+mod network;
+
+use std::{
+    panic,
+    process::ExitCode,
+    sync::{Arc, OnceLock},
+};
+
+use anyhow::{Context, Result};
+use balancing_e2e::{network::Network, run};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// A test of the suite.
+type Test = fn(&Network) -> Result<()>;
+
+/// The tests by theme.
+const THEMES: &[(&str, &[(&str, Test)])] = &[("network", network::TESTS)];
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The tests share a network, load the whole machine, and their processes live as long as this thread.
+    arguments.test_threads = Some(1);
+    let missing = run::missing();
+    if let Some(why) = &missing {
+        eprintln!("these tests cannot run here: {why}");
+    }
+    let network: Arc<OnceLock<Network>> = Arc::default();
+    let mut trials = Vec::new();
+    for (theme, tests) in THEMES {
+        for (name, test) in *tests {
+            let (network, missing, test) = (network.clone(), missing.clone(), *test);
+            trials.push(Trial::ignorable_test(format!("{theme}::{name}"), move || match missing {
+                Some(why) => Ok(Completion::ignored_with(why)),
+                None => run_one(&network, test).map(|()| Completion::Completed),
+            }));
+        }
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(network);
+    let left = run::own();
+    if !left.is_empty() {
+        run::remove_own();
+        eprintln!("the tests left behind: {left:?}");
+        return ExitCode::FAILURE;
+    }
+    conclusion.exit_code()
+}
+
+fn run_one(network: &OnceLock<Network>, test: Test) -> Result<(), Failed> {
+    let network = match network.get() {
+        Some(network) => network,
+        None => {
+            let made = make_network().map_err(|e| Failed::from(format!("{e:#}")))?;
+            network.get_or_init(|| made)
+        }
+    };
+    test(network).map_err(|e| Failed::from(format!("{e:#}")))
+}
+
+fn make_network() -> Result<Network> {
+    run::claim()?;
+    run::remove_on_signals()?;
+    Network::standard().context("the network of the tests")
+}
