@@ -2,3 +2,11 @@
 
 pub mod config;
 pub mod desired;
+pub mod events;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod compile;
+pub mod select;
+pub mod snapshot;
+pub mod kernel;

@@ -13,6 +13,12 @@ pub const CLI_API_VERSION: &str = "cli.balancing.elf.io/v1alpha1";
 
 /// Annotation: the number of a policy, decimal, 1 to 2^32-1.
 pub const ANNOTATION_SERVICE_ID: &str = "balancing.elf.io/serviceId";
+/// Annotation of a Node: the IPv4 address of its proxy.
+pub const ANNOTATION_NODE_PROXY_IPV4: &str = "balancing.elf.io/nodeProxyIpv4";
+/// Annotation of a Node: the IPv6 address of its proxy.
+pub const ANNOTATION_NODE_PROXY_IPV6: &str = "balancing.elf.io/nodeProxyIpv6";
+/// Annotation of the mirror of a static pod (Kubernetes): the uid that its cgroup is named by.
+pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 /// Label that groups EndpointSlices by Service (Kubernetes).
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of Services that another proxy serves (Kubernetes); such a Service is not programmed.
@@ -38,6 +44,12 @@ pub mod rung_reason {
     pub const EXEMPT_CALLER: &str = "ExemptCaller";
     /// The agent has not renewed its lease in time.
     pub const AGENT_STALE: &str = "AgentStale";
+}
+
+/// What the data path could not do, in an event with outcome `failure`.
+pub mod event_failure {
+    /// The translation could not be recorded: the client sees the backend's address in answers.
+    pub const UNRECORDED: &str = "Unrecorded";
 }
 
 /// Condition types of an agent's node.

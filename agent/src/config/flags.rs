@@ -53,7 +53,7 @@ Exit status: 0 ended as asked, 1 failed, 2 wrong usage.";
 #[derive(Subcommand)]
 enum Command {
     /// Serve this node until SIGTERM. Ending leaves the data path attached and working.
-    Run(Run),
+    Run(Box<Run>),
     /// Detach and unpin everything that an agent with the same places owns.
     Cleanup(Cleanup),
 }
