@@ -1,0 +1,145 @@
+//! The maps by name, with their shapes, and the sizes that a node needs.
+
+use balancing_datapath::{
+    AffinityKey, Backend, CallerKey, ConnectedRecord, FrontendCounters, FrontendKey, MoreUdpRecords, Policy,
+    PolicyCounters, Runtime, Slot, UdpRecords,
+};
+
+use super::sys::{MAP_TYPE_ARRAY, MAP_TYPE_HASH, MapShape};
+
+const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
+const MAP_TYPE_LRU_HASH: u32 = 9;
+const MAP_TYPE_SK_STORAGE: u32 = 24;
+const MAP_TYPE_RINGBUF: u32 = 27;
+
+/// Name of the map that user space alone uses: index of a policy -> its kind and name.
+pub(super) const POLICY_NAMES: &str = "policy_names";
+/// Bytes of a value of `policy_names`: the kind's number, the length, up to 253 bytes of the name.
+pub(super) const POLICY_NAME_SIZE: u32 = 256;
+
+/// How many elements the maps have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Frontends.
+    pub frontends: u32,
+    /// Backends over all rungs, twice those in use at the most while they are replaced.
+    pub backends: u32,
+    /// Policies.
+    pub policies: u32,
+    /// Callers over all policies.
+    pub callers: u32,
+    /// Clients of Services with session affinity.
+    pub affinity: u32,
+    /// Connected UDP and TCP sockets, each; a power of two.
+    pub sockets: u32,
+    /// Bytes of the ring of events; a power of two and a multiple of the page size.
+    pub events: u32,
+    /// Stripes of the counters of frontends and backends; a power of two.
+    pub stripes: u32,
+}
+
+impl Sizes {
+    /// Sizes for that many frontends and backends, on a machine with that many CPUs.
+    #[must_use]
+    pub fn new(frontends: u32, backends: u32, cpus: usize) -> Self {
+        let stripes = cpus.clamp(1, 8).next_power_of_two().min(8);
+        Self {
+            frontends,
+            backends,
+            policies: 1024,
+            callers: 8192,
+            affinity: 65_536,
+            sockets: 65_536,
+            events: 1 << 20,
+            stripes: stripes as u32,
+        }
+    }
+}
+
+/// What becomes of a map's content when the maps are made anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Carry {
+    /// It is filled from the desired state, or starts empty.
+    Never,
+    /// The old map goes on being used where its shape is the same: records of live sockets, and of clients.
+    Always,
+    /// The same, but only within one layout version.
+    SameLayout,
+}
+
+/// A map.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapDefinition {
+    /// Name of its pin, in the status and in metrics.
+    pub(super) name: &'static str,
+    /// Name in the object.
+    pub(super) symbol: &'static str,
+    /// Its shape.
+    pub(super) shape: MapShape,
+    /// What becomes of its content.
+    pub(super) carry: Carry,
+}
+
+/// The maps of the object, for these sizes.
+pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
+    let map = |name, symbol, map_type, key: usize, value: usize, entries, carry| MapDefinition {
+        name,
+        symbol,
+        shape: MapShape { map_type, key: key as u32, value: value as u32, entries },
+        carry,
+    };
+    let array = |name, symbol, value, entries, carry| map(name, symbol, MAP_TYPE_ARRAY, 4, value, entries, carry);
+    vec![
+        map("frontends", "FRONTENDS", MAP_TYPE_HASH, size_of::<FrontendKey>(), 4, sizes.frontends, Carry::Never),
+        array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
+        array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends, Carry::Never),
+        array(
+            "frontend_counters",
+            "FRONTEND_COUNTERS",
+            size_of::<FrontendCounters>(),
+            slots(sizes) * sizes.stripes,
+            Carry::Never,
+        ),
+        array("backend_counters", "BACKEND_COUNTERS", 8, sizes.backends * sizes.stripes, Carry::Never),
+        map(
+            "policy_counters",
+            "POLICY_COUNTERS",
+            MAP_TYPE_PERCPU_ARRAY,
+            4,
+            size_of::<PolicyCounters>(),
+            sizes.policies,
+            Carry::Never,
+        ),
+        array("runtime", "RUNTIME", size_of::<Runtime>(), 1, Carry::Never),
+        array("policies", "POLICIES", size_of::<Policy>(), sizes.policies, Carry::SameLayout),
+        array("locked_windows", "LOCKED_WINDOWS", 16, sizes.policies, Carry::SameLayout),
+        map("callers", "CALLERS", MAP_TYPE_HASH, size_of::<CallerKey>(), 4, sizes.callers, Carry::SameLayout),
+        map("affinity", "AFFINITY", MAP_TYPE_LRU_HASH, size_of::<AffinityKey>(), 8, sizes.affinity, Carry::Always),
+        array("udp_slots", "UDP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
+        array("tcp_slots", "TCP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
+        map("udp_records", "UDP_RECORDS", MAP_TYPE_SK_STORAGE, 4, size_of::<UdpRecords>(), 0, Carry::Always),
+        map("udp_more", "UDP_MORE", MAP_TYPE_SK_STORAGE, 4, size_of::<MoreUdpRecords>(), 0, Carry::Always),
+        map("events", "EVENTS", MAP_TYPE_RINGBUF, 0, 0, sizes.events, Carry::Never),
+    ]
+}
+
+/// One slot more than frontends: one may be filled while a removed one waits for its grace period.
+pub(super) fn slots(sizes: &Sizes) -> u32 {
+    sizes.frontends.saturating_add(sizes.frontends / 4).saturating_add(64)
+}
+
+/// Shape of `policy_names`.
+pub(super) fn policy_names_shape(sizes: &Sizes) -> MapShape {
+    MapShape { map_type: MAP_TYPE_HASH, key: 4, value: POLICY_NAME_SIZE, entries: sizes.policies }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stripes_are_a_power_of_two_up_to_eight() {
+        let stripes = |cpus| Sizes::new(1, 1, cpus).stripes;
+        assert_eq!([0, 1, 2, 3, 5, 8, 128].map(stripes), [1, 1, 2, 4, 8, 8, 8]);
+    }
+}

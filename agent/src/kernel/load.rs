@@ -1,0 +1,335 @@
+//! Loads the object, with what this kernel can do, and puts the programs on the cgroup's hooks.
+
+use std::{
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use aya::{
+    Ebpf, EbpfError, EbpfLoader,
+    maps::{MapData, RingBuf},
+    programs::{CgroupAttachMode, CgroupSock, CgroupSockAddr, Program, ProgramError, links::FdLink},
+};
+use balancing_api::agent::{KernelFeatures, ProgramInfo};
+use balancing_datapath::HOOKS;
+
+use super::{
+    layout::{POLICY_NAMES, Sizes, definitions, policy_names_shape},
+    pins::{self, LockError, MapFolders},
+    store::{KernelStore, RuntimeChange, StoreError},
+    sys,
+};
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../agent-ebpf/balancing.bpf.o");
+
+/// The data path could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The bpffs folder is in use, or is none.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The cgroup cannot be opened.
+    #[error("failed to open the cgroup {path}")]
+    Cgroup {
+        /// `--cgroup-root`.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Something below the bpffs folder cannot be made or removed.
+    #[error("failed to prepare the pins below {path}")]
+    Pins {
+        /// The bpffs folder.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The object or a map was refused.
+    #[error("failed to load the eBPF object")]
+    Object(#[source] EbpfError),
+    /// A program was refused.
+    #[error("failed to load the program {hook}: {}", explain(.source))]
+    Program {
+        /// Its hook.
+        hook: &'static str,
+        /// Why not.
+        source: ProgramError,
+    },
+    /// A program could not be attached.
+    #[error("failed to attach the program {hook} to {cgroup}")]
+    Attach {
+        /// Its hook.
+        hook: &'static str,
+        /// The cgroup.
+        cgroup: PathBuf,
+        /// Why not.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A map is not usable.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The end of the verifier's log tells why; the rest is pages long.
+fn explain(error: &ProgramError) -> String {
+    match error {
+        ProgramError::LoadError { io_error, verifier_log } => {
+            let log = verifier_log.to_string();
+            let tail: Vec<&str> = log.lines().rev().take(3).collect();
+            let tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
+            let rights = if io_error.kind() == io::ErrorKind::PermissionDenied {
+                "; the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
+            } else {
+                ""
+            };
+            format!("{io_error}{rights} ({tail})")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What the programs may use of the kernel: tried, never guessed from a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Abilities {
+    set_retval: bool,
+    atomics: bool,
+}
+
+const ABILITIES: [Abilities; 4] = [
+    Abilities { set_retval: true, atomics: true },
+    Abilities { set_retval: false, atomics: true },
+    Abilities { set_retval: true, atomics: false },
+    Abilities { set_retval: false, atomics: false },
+];
+
+/// The programs, loaded.
+pub struct Loaded {
+    ebpf: Ebpf,
+    abilities: Abilities,
+}
+
+impl Loaded {
+    /// Optional features that were found.
+    #[must_use]
+    pub fn features(&self) -> KernelFeatures {
+        KernelFeatures {
+            set_retval: self.abilities.set_retval,
+            // Without it the programs do not load at all.
+            socket_storage: true,
+            socket_destroy: false,
+        }
+    }
+}
+
+/// The data path of a node: loaded, and attached if its maps were in use before.
+pub struct Opened {
+    /// The maps.
+    pub store: Arc<KernelStore>,
+    /// The events.
+    pub events: RingBuf<MapData>,
+    /// The programs and their links.
+    pub attachment: Attachment,
+    /// The maps are empty: fill them, then [`Attachment::attach`].
+    pub fresh: bool,
+}
+
+/// The programs on their hooks.
+pub struct Attachment {
+    loaded: Loaded,
+    folders: MapFolders,
+    bpffs: PathBuf,
+    cgroup_root: PathBuf,
+    cgroup: File,
+    cgroup_id: u64,
+    _lock: pins::Lock,
+}
+
+/// Opens the data path: loads the programs with the maps that are pinned, or with new ones where there are none of this
+/// layout and these sizes.
+pub fn open(bpffs: &Path, cgroup_root: &Path, layout: u32, sizes: Sizes) -> Result<Opened, LoadError> {
+    let lock = pins::lock(bpffs)?;
+    let cgroup_error = |source| LoadError::Cgroup { path: cgroup_root.to_owned(), source };
+    let cgroup = File::open(cgroup_root).map_err(cgroup_error)?;
+    let cgroup_id = cgroup.metadata().map_err(cgroup_error)?.ino();
+    let pins_error = |source| LoadError::Pins { path: bpffs.to_owned(), source };
+    let folders = pins::map_folders(bpffs, layout, &definitions(&sizes)).map_err(pins_error)?;
+
+    let mut loaded = load(&folders.now, &sizes)?;
+    let names = policy_names(&folders.now, &sizes).map_err(pins_error)?;
+    let names = MapData::from_fd(names).map_err(EbpfError::MapError).map_err(LoadError::Object)?;
+    let ring = loaded.ebpf.take_map("EVENTS").ok_or(LoadError::Object(missing("EVENTS")))?;
+    let events = RingBuf::try_from(ring).map_err(EbpfError::MapError).map_err(LoadError::Object)?;
+    let store = Arc::new(KernelStore::new(sizes, names, |symbol| loaded.ebpf.take_map(symbol))?);
+    let fresh = folders.fresh;
+    if store.runtime().since == 0 {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        store.set_runtime(RuntimeChange::Since(u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)));
+    }
+    let attachment = Attachment {
+        loaded,
+        folders,
+        bpffs: bpffs.to_owned(),
+        cgroup_root: cgroup_root.to_owned(),
+        cgroup,
+        cgroup_id,
+        _lock: lock,
+    };
+    Ok(Opened { store, events, attachment, fresh })
+}
+
+fn missing(symbol: &str) -> EbpfError {
+    EbpfError::MapError(aya::maps::MapError::InvalidName { name: symbol.to_owned() })
+}
+
+fn policy_names(folder: &Path, sizes: &Sizes) -> io::Result<std::os::fd::OwnedFd> {
+    let path = folder.join(POLICY_NAMES);
+    if let Ok(map) = sys::obj_get(&path) {
+        return Ok(map);
+    }
+    let map = sys::map_create(policy_names_shape(sizes), sys::NO_PREALLOC, None)?;
+    sys::obj_pin(map.as_fd(), &path)?;
+    Ok(map)
+}
+
+fn load(folder: &Path, sizes: &Sizes) -> Result<Loaded, LoadError> {
+    let mut refused = None;
+    for abilities in ABILITIES {
+        match load_with(folder, sizes, abilities) {
+            Ok(ebpf) => return Ok(Loaded { ebpf, abilities }),
+            // The first attempt's reason is the one to report: it is about what a current kernel has.
+            Err(error @ LoadError::Program { .. }) => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Err(refused.unwrap_or(LoadError::Object(missing("programs"))))
+}
+
+fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf, LoadError> {
+    let definitions = definitions(sizes);
+    let constants = [
+        ("SET_RETVAL", u32::from(abilities.set_retval)),
+        ("ATOMICS", u32::from(abilities.atomics)),
+        ("STRIPE_MASK", sizes.stripes - 1),
+        ("STRIPE_SHIFT", sizes.stripes.trailing_zeros()),
+        ("UDP_MASK", sizes.sockets - 1),
+        ("TCP_MASK", sizes.sockets - 1),
+    ];
+    let mut loader = EbpfLoader::new();
+    for definition in &definitions {
+        if definition.shape.entries != 0 {
+            loader.map_max_entries(definition.symbol, definition.shape.entries);
+        }
+        loader.map_pin_path(definition.symbol, folder.join(definition.name));
+    }
+    for (name, value) in &constants {
+        loader.override_global(name, value, true);
+    }
+    let mut ebpf = loader.load(OBJECT).map_err(LoadError::Object)?;
+    for hook in HOOKS {
+        let program = ebpf.program_mut(hook).ok_or_else(|| LoadError::Object(missing(hook)))?;
+        let loaded = match program {
+            Program::CgroupSockAddr(program) => program.load(),
+            Program::CgroupSock(program) => program.load(),
+            _ => Err(ProgramError::UnexpectedProgramType),
+        };
+        loaded.map_err(|source| LoadError::Program { hook, source })?;
+    }
+    Ok(ebpf)
+}
+
+/// `enum bpf_attach_type` of a hook.
+fn attach_type(hook: &str) -> u32 {
+    match hook {
+        "connect4" => 10,
+        "connect6" => 11,
+        "sendmsg4" => 14,
+        "sendmsg6" => 15,
+        "recvmsg4" => 19,
+        "recvmsg6" => 20,
+        "getpeername4" => 29,
+        "getpeername6" => 30,
+        _ => 34,
+    }
+}
+
+impl Attachment {
+    /// Puts the programs on all hooks. A pinned link of this cgroup gets the new program with no moment without one;
+    /// where there is none a link is made. Then the maps that no program uses any more are removed.
+    pub fn attach(&mut self) -> Result<(), LoadError> {
+        for hook in HOOKS {
+            self.attach_hook(hook).map_err(|source| LoadError::Attach {
+                hook,
+                cgroup: self.cgroup_root.clone(),
+                source,
+            })?;
+        }
+        let path = self.bpffs.clone();
+        self.folders.finish().map_err(|source| LoadError::Pins { path, source })
+    }
+
+    fn attach_hook(&mut self, hook: &'static str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let pin = pins::link(&self.bpffs, hook);
+        let existing = sys::obj_get(&pin).ok();
+        let ours = |link: BorrowedFd<'_>| {
+            sys::link_info(link)
+                .is_ok_and(|info| info.cgroup == self.cgroup_id && info.attach_type == attach_type(hook))
+        };
+        let program = self.loaded.ebpf.program_mut(hook).ok_or("no such program")?;
+        if let Some(link) = existing.filter(|link| ours(link.as_fd())) {
+            sys::link_update(link.as_fd(), program.fd()?.as_fd())?;
+            return Ok(());
+        }
+        let link = match program {
+            Program::CgroupSockAddr(program) => new_link(program, &self.cgroup)?,
+            Program::CgroupSock(program) => new_sock_link(program, &self.cgroup)?,
+            _ => return Err("not a program of a cgroup".into()),
+        };
+        match fs::remove_file(&pin) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        link.pin(&pin)?;
+        Ok(())
+    }
+
+    /// The hooks and what is on them now, as the kernel says.
+    #[must_use]
+    pub fn programs(&self) -> Vec<ProgramInfo> {
+        HOOKS.iter().map(|hook| self.program(hook)).collect()
+    }
+
+    fn program(&self, hook: &str) -> ProgramInfo {
+        let link = sys::obj_get(&pins::link(&self.bpffs, hook)).ok();
+        let info = link.and_then(|link| sys::link_info(link.as_fd()).ok());
+        let attached = info.is_some_and(|info| info.cgroup == self.cgroup_id);
+        let program_id = info.map_or(0, |info| info.program);
+        let all = sys::programs_on(self.cgroup.as_fd(), attach_type(hook)).unwrap_or_default();
+        let others = all.iter().filter(|&&id| !attached || id != program_id).count() as u32;
+        ProgramInfo { hook: hook.to_owned(), attached, program_id, others }
+    }
+
+    /// Optional features of the kernel.
+    #[must_use]
+    pub fn features(&self) -> KernelFeatures {
+        self.loaded.features()
+    }
+}
+
+// Two functions, one shape: aya gives each kind of program its own types of link.
+fn new_link(program: &mut CgroupSockAddr, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+    Ok(FdLink::try_from(program.take_link(id)?)?)
+}
+
+fn new_sock_link(program: &mut CgroupSock, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+    let id = program.attach(cgroup, CgroupAttachMode::Single)?;
+    Ok(FdLink::try_from(program.take_link(id)?)?)
+}

@@ -1,0 +1,21 @@
+//! The kernel side: loads and attaches the programs, keeps links and maps pinned, writes the desired state into the maps,
+//! and reads back what they hold.
+
+mod grace;
+mod layout;
+mod load;
+mod memory;
+mod pins;
+mod programmer;
+mod store;
+mod sys;
+mod view;
+
+pub use grace::{Epoch, Grace};
+pub use layout::Sizes;
+pub use load::{Attachment, Loaded, LoadError, Opened, open};
+pub use pins::{CleanupError, LockError, cleanup};
+pub use programmer::{Clock, Failure, Programmer, Unread, Written};
+pub use store::{KernelStore, Limits, RuntimeChange, Store, StoreError};
+pub use sys::{event_from_bytes, monotonic};
+pub use view::{CounterTotals, Explained, ProgrammedFrontend, ProgrammedRung, View};

@@ -1,0 +1,830 @@
+//! Writes the desired state into the maps: only what differs, each frontend's set at once, nothing used again before its
+//! last reader is gone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fmt,
+    net::IpAddr,
+};
+
+use balancing_api::{
+    net::{self, Protocol},
+    policy::PolicyRef,
+};
+use balancing_datapath::{
+    AFFINITY_SHIFT, Addr, Backend, CallerKey, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY,
+    FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung, SCOPE_ANY,
+    addr_from_ip, ip_from_addr,
+};
+
+use super::{
+    grace::{Epoch, Grace},
+    memory::{Numbers, Ranges},
+    store::{Store, StoreError},
+};
+use crate::desired::{self, Changes, Ladder, Otherwise, PolicySettings, ServicePort};
+
+/// Numbers grace periods.
+pub trait Clock {
+    /// The epoch after which what is unreachable now may be used again.
+    fn next(&self) -> Epoch;
+    /// The last epoch that is over.
+    fn completed(&self) -> Epoch;
+}
+
+impl Clock for std::sync::Arc<Grace> {
+    fn next(&self) -> Epoch {
+        Grace::next(self)
+    }
+
+    fn completed(&self) -> Epoch {
+        Grace::completed(self)
+    }
+}
+
+/// Why a part of the desired state is not in the maps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// A map is full; what was there is kept.
+    MapFull {
+        /// Name of the map.
+        map: &'static str,
+        /// How many elements it holds.
+        capacity: u32,
+    },
+    /// The kernel refused a write.
+    Write(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::MapFull { map, capacity } => {
+                write!(f, "map {map} is full ({capacity} entries): {}", raise(map))
+            }
+            Self::Write(error) => f.write_str(error),
+        }
+    }
+}
+
+fn raise(map: &str) -> &'static str {
+    match map {
+        "frontends" => "raise --max-frontends",
+        "backends" => "raise --max-backends",
+        _ => "there are more policies than the data path holds",
+    }
+}
+
+/// What one call of the programmer did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// Writes by (map, `insert` | `update` | `delete`).
+    pub writes: BTreeMap<(&'static str, &'static str), u64>,
+}
+
+impl Written {
+    fn note(&mut self, map: &'static str, operation: &'static str) {
+        *self.writes.entry((map, operation)).or_default() += 1;
+    }
+}
+
+/// What is known besides the desired state, while some source has not been read since the start.
+pub struct Unread<'a> {
+    /// Is this policy among the objects that were read?
+    pub policy: &'a dyn Fn(&PolicyRef) -> bool,
+    /// Does an object that was read speak of this address?
+    pub address: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// Who a backend's counter belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    /// Index of a policy.
+    Policy(u32),
+    /// [`Frontend::affinity_group`].
+    Service(u32),
+}
+
+type CounterKey = (Owner, Addr, u16, u8);
+
+#[derive(Debug)]
+struct Entry {
+    slot: u32,
+    active: u32,
+    value: Frontend,
+    /// After this epoch nobody reads the other half any more.
+    half_free: Epoch,
+    /// Found in the maps at the start, and not claimed by the desired state since.
+    inherited: bool,
+}
+
+#[derive(Debug, Default)]
+struct PolicyEntry {
+    index: u32,
+    limit: u32,
+    callers: BTreeSet<u64>,
+}
+
+impl PolicyEntry {
+    fn flags(&self) -> u32 {
+        let qos = if self.limit != 0 { FRONTEND_QOS } else { 0 };
+        let callers = if self.callers.is_empty() { 0 } else { FRONTEND_CALLERS };
+        qos | callers
+    }
+}
+
+#[derive(Debug)]
+enum Retired {
+    Range { first: u32, count: u32 },
+    Slot(u32),
+    Counter(u32),
+    Policy(u32),
+}
+
+enum Problem {
+    /// Room is on its way: after the next grace period.
+    Later,
+    Failed(Failure),
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+        Self::Failed(Failure::Write(format!("{error}{source}")))
+    }
+}
+
+/// Keeps the maps equal to the desired state.
+pub struct Programmer<S, C> {
+    store: S,
+    clock: C,
+    entries: HashMap<FrontendKey, Entry>,
+    policies: HashMap<PolicyRef, PolicyEntry>,
+    ranges: Ranges,
+    slots: Numbers,
+    policy_numbers: Numbers,
+    counter_numbers: Numbers,
+    counters: HashMap<CounterKey, (u32, u32)>,
+    retired: Vec<(Epoch, Retired)>,
+    waiting: BTreeMap<net::Frontend, Option<Ladder>>,
+    failed: BTreeMap<net::Frontend, (Option<Ladder>, Failure)>,
+    failed_policies: BTreeMap<PolicyRef, (PolicySettings, Failure)>,
+    held: BTreeMap<net::Frontend, Option<Ladder>>,
+    caller_count: u32,
+    written: Written,
+}
+
+impl<S: Store, C: Clock> Programmer<S, C> {
+    /// Takes over what the maps hold. Whatever is not reachable from a frontend is free: no write was ever half done
+    /// that a reader could see.
+    pub fn take_over(store: S, clock: C) -> Result<Self, StoreError> {
+        let limits = store.limits();
+        let mut this = Self {
+            clock,
+            entries: HashMap::new(),
+            policies: HashMap::new(),
+            ranges: Ranges::new(limits.backends),
+            slots: Numbers::new(0, limits.slots),
+            policy_numbers: Numbers::new(1, limits.policies),
+            counter_numbers: Numbers::new(0, limits.backends),
+            counters: HashMap::new(),
+            retired: Vec::new(),
+            waiting: BTreeMap::new(),
+            failed: BTreeMap::new(),
+            failed_policies: BTreeMap::new(),
+            held: BTreeMap::new(),
+            caller_count: 0,
+            written: Written::default(),
+            store,
+        };
+        this.adopt_policies()?;
+        // Readers of the last write of the agent before may still be at the other halves.
+        let half_free = this.clock.next();
+        for (key, number) in this.store.frontends()? {
+            this.adopt_frontend(key, number, half_free)?;
+        }
+        Ok(this)
+    }
+
+    fn adopt_policies(&mut self) -> Result<(), StoreError> {
+        for (index, policy) in self.store.policy_names()? {
+            if self.policy_numbers.claim(index) && !self.policies.contains_key(&policy) {
+                let limit = self.store.limit(index);
+                self.policies.insert(policy, PolicyEntry { index, limit, callers: BTreeSet::new() });
+            }
+        }
+        let by_index: HashMap<u32, PolicyRef> =
+            self.policies.iter().map(|(policy, entry)| (entry.index, policy.clone())).collect();
+        for key in self.store.callers()? {
+            match by_index.get(&key.class).and_then(|policy| self.policies.get_mut(policy)) {
+                Some(entry) => {
+                    entry.callers.insert(key.cgroup);
+                    self.caller_count += 1;
+                }
+                None => self.store.remove_caller(&key)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn adopt_frontend(&mut self, key: FrontendKey, number: u32, half_free: Epoch) -> Result<(), StoreError> {
+        let sound = number < self.store.limits().slots && self.slots.claim(number);
+        let slot = sound.then(|| self.store.slot(number)).filter(|slot| slot.key == key);
+        let Some(slot) = slot else {
+            tracing::warn!(?key, number, "a frontend in the maps leads nowhere; removing it");
+            return self.store.remove_frontend(&key);
+        };
+        let active = slot.active & 1;
+        let mut value = slot.halves[active as usize];
+        for rung in [&mut value.policy_rung, &mut value.service_rung] {
+            if rung.count != 0 && !self.ranges.claim(rung.first, rung.count) {
+                tracing::warn!(?key, ?rung, "a rung in the maps is not one of its own; it will be written anew");
+                *rung = Rung::default();
+            }
+        }
+        for (owner, rung) in rungs(&value) {
+            for index in rung.first..rung.first + rung.count {
+                let backend = self.store.backend(index);
+                self.counter_numbers.claim(backend.counter);
+                let users = self.counters.entry(counter_key(owner, &key, &backend)).or_insert((backend.counter, 0));
+                users.1 += 1;
+            }
+        }
+        self.entries.insert(key, Entry { slot: number, active, value, half_free, inherited: true });
+        Ok(())
+    }
+
+    /// Applies changes of the desired state. `unread` is given while a source has not been read since the start: what an
+    /// earlier agent programmed and nothing that was read contradicts is then kept.
+    pub fn apply(&mut self, changes: Changes, unread: Option<&Unread<'_>>) {
+        let (appear, go): (Vec<_>, Vec<_>) = changes.policies.into_iter().partition(|(_, settings)| settings.is_some());
+        for (policy, settings) in appear {
+            if let Some(settings) = settings {
+                self.set_policy(policy, settings);
+            }
+        }
+        // What appears first: an address that moves between frontends is never without its new one.
+        let (upserts, removals): (Vec<_>, Vec<_>) =
+            changes.frontends.into_iter().partition(|(_, ladder)| ladder.is_some());
+        for (frontend, ladder) in upserts.into_iter().chain(removals) {
+            self.change(frontend, ladder, unread);
+        }
+        for (policy, _) in go {
+            if unread.is_none_or(|unread| (unread.policy)(&policy)) {
+                self.drop_policy(&policy);
+            }
+        }
+    }
+
+    /// All sources have been read: what was held back applies, and what nobody claims goes. `claimed` are the frontends
+    /// of the desired state, `policies` the policies in it.
+    pub fn settle(&mut self, claimed: &dyn Fn(&net::Frontend) -> bool, policies: &dyn Fn(&PolicyRef) -> bool) {
+        for (frontend, ladder) in std::mem::take(&mut self.held) {
+            self.change(frontend, ladder, None);
+        }
+        let unclaimed: Vec<net::Frontend> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.inherited)
+            .filter_map(|(key, _)| frontend_of(key))
+            .filter(|frontend| !claimed(frontend))
+            .collect();
+        for frontend in unclaimed {
+            self.change(frontend, None, None);
+        }
+        let gone: Vec<PolicyRef> = self.policies.keys().filter(|policy| !policies(policy)).cloned().collect();
+        for policy in gone {
+            self.drop_policy(&policy);
+        }
+    }
+
+    /// A grace period is over: what it set free may be used again, and what waited for it is tried again.
+    pub fn grace_passed(&mut self) {
+        let completed = self.clock.completed();
+        let (over, pending): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.retired).into_iter().partition(|(epoch, _)| *epoch <= completed);
+        self.retired = pending;
+        for (_, what) in over {
+            match what {
+                Retired::Range { first, count } => self.ranges.give(first, count),
+                Retired::Slot(slot) => self.slots.give(slot),
+                Retired::Counter(counter) => self.counter_numbers.give(counter),
+                Retired::Policy(index) => self.policy_numbers.give(index),
+            }
+        }
+        self.retry();
+    }
+
+    /// Tries again what had to wait or failed.
+    fn retry(&mut self) {
+        for (policy, (settings, _)) in std::mem::take(&mut self.failed_policies) {
+            self.set_policy(policy, settings);
+        }
+        let again = std::mem::take(&mut self.waiting);
+        let failed = std::mem::take(&mut self.failed).into_iter().map(|(frontend, (ladder, _))| (frontend, ladder));
+        for (frontend, ladder) in failed.chain(again) {
+            self.change(frontend, ladder, None);
+        }
+    }
+
+    /// The epoch that has to pass next, if something waits for one.
+    #[must_use]
+    pub fn wanted_epoch(&self) -> Option<Epoch> {
+        let waiting = (!self.waiting.is_empty()).then(|| self.clock.next());
+        self.retired.iter().map(|(epoch, _)| *epoch).chain(waiting).max()
+    }
+
+    /// Frontends that are not as desired, and why.
+    pub fn failures(&self) -> impl Iterator<Item = (&net::Frontend, &Failure)> {
+        self.failed.iter().map(|(frontend, (_, failure))| (frontend, failure))
+    }
+
+    /// Policies that have no index, and why.
+    pub fn policy_failures(&self) -> impl Iterator<Item = (&PolicyRef, &Failure)> {
+        self.failed_policies.iter().map(|(policy, (_, failure))| (policy, failure))
+    }
+
+    /// Is the desired state written, but for what failed?
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// Index of a policy in the maps.
+    #[must_use]
+    pub fn policy_index(&self, policy: &PolicyRef) -> Option<u32> {
+        self.policies.get(policy).map(|entry| entry.index)
+    }
+
+    /// Fill of the maps: (name, entries in use, capacity).
+    #[must_use]
+    pub fn fill(&self) -> Vec<(&'static str, u64, u64)> {
+        let limits = self.store.limits();
+        vec![
+            ("frontends", self.entries.len() as u64, limits.frontends.into()),
+            ("backends", self.ranges.used().into(), limits.backends.into()),
+            ("policies", self.policies.len() as u64, u64::from(limits.policies) - 1),
+            ("callers", self.caller_count.into(), limits.callers.into()),
+        ]
+    }
+
+    /// What was written since the last call.
+    pub fn take_written(&mut self) -> Written {
+        std::mem::take(&mut self.written)
+    }
+
+    // ------------------------------------------------------------ policies
+
+    fn set_policy(&mut self, policy: PolicyRef, settings: PolicySettings) {
+        match self.try_set_policy(&policy, &settings) {
+            Ok(()) => {
+                self.failed_policies.remove(&policy);
+            }
+            Err(Problem::Later) => {
+                let failure = Failure::Write("waiting for a grace period".to_owned());
+                self.failed_policies.insert(policy, (settings, failure));
+            }
+            Err(Problem::Failed(failure)) => {
+                self.failed_policies.insert(policy, (settings, failure));
+            }
+        }
+    }
+
+    fn try_set_policy(&mut self, policy: &PolicyRef, settings: &PolicySettings) -> Result<(), Problem> {
+        let mut entry = match self.policies.remove(policy) {
+            Some(entry) => entry,
+            None => self.new_policy(policy)?,
+        };
+        let result = self.change_policy(&mut entry, settings);
+        let (index, flags) = (entry.index, entry.flags());
+        self.policies.insert(policy.clone(), entry);
+        self.reflag(index, flags);
+        result
+    }
+
+    fn new_policy(&mut self, policy: &PolicyRef) -> Result<PolicyEntry, Problem> {
+        let Some(index) = self.policy_numbers.take() else {
+            return Err(self.full("policies", self.store.limits().policies - 1));
+        };
+        if let Err(error) = self.store.name_policy(index, policy) {
+            self.policy_numbers.give(index);
+            return Err(error.into());
+        }
+        self.written.note("policies", "insert");
+        Ok(PolicyEntry { index, ..PolicyEntry::default() })
+    }
+
+    fn change_policy(&mut self, entry: &mut PolicyEntry, settings: &PolicySettings) -> Result<(), Problem> {
+        if entry.limit != settings.redirects_per_second {
+            entry.limit = settings.redirects_per_second;
+            self.store.set_limit(entry.index, entry.limit);
+            self.written.note("policies", "update");
+        }
+        let key = |cgroup| CallerKey { cgroup, class: entry.index, spare: 0 };
+        let gone: Vec<u64> = entry.callers.difference(&settings.callers).copied().collect();
+        for cgroup in gone {
+            self.store.remove_caller(&key(cgroup))?;
+            self.written.note("callers", "delete");
+            entry.callers.remove(&cgroup);
+            self.caller_count -= 1;
+        }
+        for &cgroup in &settings.callers {
+            if entry.callers.contains(&cgroup) {
+                continue;
+            }
+            let capacity = self.store.limits().callers;
+            if self.caller_count >= capacity {
+                return Err(Problem::Failed(Failure::MapFull { map: "callers", capacity }));
+            }
+            self.store.insert_caller(&key(cgroup))?;
+            self.written.note("callers", "insert");
+            entry.callers.insert(cgroup);
+            self.caller_count += 1;
+        }
+        Ok(())
+    }
+
+    /// Gives all frontends of a policy the flags that follow from its settings.
+    fn reflag(&mut self, index: u32, flags: u32) {
+        const MASK: u32 = FRONTEND_QOS | FRONTEND_CALLERS;
+        let stale: Vec<FrontendKey> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.value.policy == index && entry.value.flags & MASK != flags)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in stale {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            // In place, in one word: a reader sees the old flags or the new, and both are right at any time.
+            entry.value.flags = entry.value.flags & !MASK | flags;
+            self.store.set_flags(entry.slot, entry.active, entry.value.flags);
+            self.written.note("frontends", "update");
+        }
+    }
+
+    fn drop_policy(&mut self, policy: &PolicyRef) {
+        self.failed_policies.remove(policy);
+        let Some(entry) = self.policies.remove(policy) else { return };
+        let gone = self.store.unname_policy(entry.index).and_then(|()| {
+            entry.callers.iter().try_for_each(|&cgroup| {
+                self.store.remove_caller(&CallerKey { cgroup, class: entry.index, spare: 0 })
+            })
+        });
+        if let Err(error) = gone {
+            tracing::warn!(%policy, %error, "failed to remove what a policy left in the maps");
+        }
+        self.written.note("policies", "delete");
+        self.caller_count -= entry.callers.len() as u32;
+        self.retire(Retired::Policy(entry.index));
+    }
+
+    // ------------------------------------------------------------ frontends
+
+    fn change(&mut self, frontend: net::Frontend, ladder: Option<Ladder>, unread: Option<&Unread<'_>>) {
+        self.waiting.remove(&frontend);
+        self.held.remove(&frontend);
+        let before = self.failed.remove(&frontend).map(|(_, failure)| failure);
+        if let Some(unread) = unread
+            && self.must_hold(&frontend, ladder.as_ref(), unread)
+        {
+            self.held.insert(frontend, ladder);
+            return;
+        }
+        let result = match &ladder {
+            Some(ladder) => self.put(&frontend, ladder),
+            None => self.remove(&frontend),
+        };
+        match result {
+            Ok(()) => {}
+            Err(Problem::Later) => {
+                self.waiting.insert(frontend, ladder);
+            }
+            Err(Problem::Failed(failure)) => {
+                if before.as_ref() != Some(&failure) {
+                    tracing::error!(%frontend, %failure, "failed to program a frontend; what was there is kept");
+                }
+                self.failed.insert(frontend, (ladder, failure));
+            }
+        }
+    }
+
+    /// Would the change take away a rung that an earlier agent programmed, and of which nothing that was read speaks?
+    fn must_hold(&self, frontend: &net::Frontend, ladder: Option<&Ladder>, unread: &Unread<'_>) -> bool {
+        let Some(entry) = self.entries.get(&key_of(frontend)).filter(|entry| entry.inherited) else { return false };
+        let policy_stays = ladder.and_then(|l| l.policy.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
+        let service_stays = ladder.and_then(|l| l.service.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
+        let policy_unknown = entry.value.policy != 0
+            && !self.policies.iter().any(|(policy, p)| p.index == entry.value.policy && (unread.policy)(policy));
+        let unknown = |rung: Rung| {
+            (rung.first..rung.first + rung.count)
+                .all(|index| !(unread.address)(ip_from_addr(&self.store.backend(index).addr)))
+        };
+        let policy_lost = entry.value.policy_rung.count != 0
+            && !policy_stays
+            && (policy_unknown || unknown(entry.value.policy_rung));
+        let service_lost = entry.value.service_rung.count != 0 && !service_stays && unknown(entry.value.service_rung);
+        policy_lost || service_lost
+    }
+
+    fn put(&mut self, frontend: &net::Frontend, ladder: &Ladder) -> Result<(), Problem> {
+        let key = key_of(frontend);
+        let mut value = self.value_of(&key, ladder)?;
+        let policy_wanted = ladder.policy.as_ref().map_or(&[][..], |rung| &rung.backends);
+        let service_wanted = ladder.service.as_ref().map_or(&[][..], |rung| &rung.backends);
+        let Some(mut entry) = self.entries.remove(&key) else {
+            return self.insert(key, value, policy_wanted, service_wanted);
+        };
+        entry.inherited = false;
+        let result = self.replace(&key, &mut entry, &mut value, policy_wanted, service_wanted);
+        self.entries.insert(key, entry);
+        result
+    }
+
+    /// A frontend's value but for its rungs.
+    fn value_of(&self, key: &FrontendKey, ladder: &Ladder) -> Result<Frontend, Problem> {
+        let mut value = Frontend::default();
+        if ladder.otherwise == Otherwise::Refuse {
+            value.flags |= FRONTEND_REFUSE;
+        }
+        if let Some(rung) = &ladder.policy {
+            let Some(entry) = self.policies.get(&rung.policy) else {
+                let failed = self.failed_policies.get(&rung.policy).map(|(_, failure)| failure.clone());
+                return Err(Problem::Failed(
+                    failed.unwrap_or_else(|| Failure::Write(format!("{} has no index", rung.policy))),
+                ));
+            };
+            value.policy = entry.index;
+            value.flags |= entry.flags();
+            if !rung.is_redirect() {
+                value.flags |= FRONTEND_BALANCE;
+            }
+            if let Some(seconds) = rung.affinity_seconds {
+                value.flags |= FRONTEND_POLICY_AFFINITY;
+                value.affinity = affinity_units(seconds);
+            }
+        }
+        value.affinity_group = key_group(key);
+        if let Some(rung) = &ladder.service {
+            value.flags |= FRONTEND_SERVICE;
+            value.affinity_group = service_group(&rung.service, key.protocol());
+            if let Some(seconds) = rung.affinity_seconds {
+                value.flags |= FRONTEND_SERVICE_AFFINITY;
+                value.affinity = affinity_units(seconds);
+            }
+        }
+        Ok(value)
+    }
+
+    fn insert(
+        &mut self,
+        key: FrontendKey,
+        mut value: Frontend,
+        policy_wanted: &[desired::Backend],
+        service_wanted: &[desired::Backend],
+    ) -> Result<(), Problem> {
+        let capacity = self.store.limits().frontends;
+        if self.entries.len() as u32 >= capacity {
+            return Err(Problem::Failed(Failure::MapFull { map: "frontends", capacity }));
+        }
+        let Some(slot) = self.slots.take() else { return Err(self.full("frontends", capacity)) };
+        let written = self
+            .write_rung(&key, Owner::Policy(value.policy), policy_wanted)
+            .and_then(|policy_rung| {
+                value.policy_rung = policy_rung;
+                self.write_rung(&key, Owner::Service(value.affinity_group), service_wanted)
+            })
+            .and_then(|service_rung| {
+                value.service_rung = service_rung;
+                self.store.init_slot(slot, &key, value);
+                self.store.insert_frontend(&key, slot).map_err(Problem::from)
+            });
+        if let Err(problem) = written {
+            // No reader has seen any of it.
+            for (owner, rung) in rungs(&value) {
+                self.retire_rung(&key, owner, rung);
+            }
+            self.slots.give(slot);
+            return Err(problem);
+        }
+        self.written.note("frontends", "insert");
+        let entry = Entry { slot, active: 0, value, half_free: 0, inherited: false };
+        self.entries.insert(key, entry);
+        Ok(())
+    }
+
+    fn replace(
+        &mut self,
+        key: &FrontendKey,
+        entry: &mut Entry,
+        value: &mut Frontend,
+        policy_wanted: &[desired::Backend],
+        service_wanted: &[desired::Backend],
+    ) -> Result<(), Problem> {
+        let old = entry.value;
+        let policy_same = old.policy == value.policy && self.holds(old.policy_rung, policy_wanted);
+        let service_same =
+            old.affinity_group == value.affinity_group && self.holds(old.service_rung, service_wanted);
+        if policy_same {
+            value.policy_rung = old.policy_rung;
+        }
+        if service_same {
+            value.service_rung = old.service_rung;
+        }
+        if *value == old {
+            return Ok(());
+        }
+        if entry.half_free > self.clock.completed() {
+            return Err(Problem::Later);
+        }
+        if !policy_same {
+            value.policy_rung = self.write_rung(key, Owner::Policy(value.policy), policy_wanted)?;
+        }
+        if !service_same {
+            match self.write_rung(key, Owner::Service(value.affinity_group), service_wanted) {
+                Ok(rung) => value.service_rung = rung,
+                Err(problem) => {
+                    if !policy_same {
+                        self.retire_rung(key, Owner::Policy(value.policy), value.policy_rung);
+                    }
+                    return Err(problem);
+                }
+            }
+        }
+        let half = 1 - entry.active;
+        self.store.fill_half(entry.slot, half, *value);
+        self.store.activate(entry.slot, half);
+        self.written.note("frontends", "update");
+        entry.active = half;
+        entry.value = *value;
+        // Asked after the flip: a grace period that had begun before would not do.
+        entry.half_free = self.clock.next();
+        if !policy_same {
+            self.retire_rung(key, Owner::Policy(old.policy), old.policy_rung);
+        }
+        if !service_same {
+            self.retire_rung(key, Owner::Service(old.affinity_group), old.service_rung);
+        }
+        Ok(())
+    }
+
+    fn remove(&mut self, frontend: &net::Frontend) -> Result<(), Problem> {
+        let key = key_of(frontend);
+        let Some(entry) = self.entries.remove(&key) else { return Ok(()) };
+        if let Err(error) = self.store.remove_frontend(&key) {
+            self.entries.insert(key, entry);
+            return Err(error.into());
+        }
+        self.written.note("frontends", "delete");
+        for (owner, rung) in rungs(&entry.value) {
+            self.retire_rung(&key, owner, rung);
+        }
+        self.retire(Retired::Slot(entry.slot));
+        Ok(())
+    }
+
+    // ------------------------------------------------------------ rungs
+
+    /// Does the rung in the maps lead to just these backends?
+    fn holds(&self, rung: Rung, wanted: &[desired::Backend]) -> bool {
+        if rung.count as usize != wanted.len() {
+            return false;
+        }
+        let wanted = identified(wanted);
+        wanted.iter().zip(rung.first..).all(|(&(id, addr, port), index)| {
+            let backend = self.store.backend(index);
+            (backend.id, backend.addr, backend.port) == (id, addr, port)
+        })
+    }
+
+    /// Writes backends to a fresh range, sorted by id.
+    fn write_rung(
+        &mut self,
+        key: &FrontendKey,
+        owner: Owner,
+        wanted: &[desired::Backend],
+    ) -> Result<Rung, Problem> {
+        if wanted.is_empty() {
+            return Ok(Rung::default());
+        }
+        let count = wanted.len() as u32;
+        let capacity = self.store.limits().backends;
+        let Some(first) = self.ranges.take(count) else { return Err(self.full("backends", capacity)) };
+        for ((id, addr, port), index) in identified(wanted).into_iter().zip(first..) {
+            let mut backend = Backend { addr, port, flags: 0, id, counter: 0, spare: 0 };
+            let Some(counter) = self.use_counter(counter_key(owner, key, &backend)) else {
+                let done = Rung { first, count: index - first };
+                self.retire_counters(key, owner, done);
+                self.ranges.give(first, count);
+                return Err(self.full("backends", capacity));
+            };
+            backend.counter = counter;
+            self.store.write_backend(index, backend);
+        }
+        self.written.note("backends", "insert");
+        Ok(Rung { first, count })
+    }
+
+    fn retire_rung(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+        if rung.count == 0 {
+            return;
+        }
+        self.retire_counters(key, owner, rung);
+        self.retire(Retired::Range { first: rung.first, count: rung.count });
+    }
+
+    fn retire_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+        for index in rung.first..rung.first + rung.count {
+            let backend = self.store.backend(index);
+            let counter_key = counter_key(owner, key, &backend);
+            let Some((counter, users)) = self.counters.get_mut(&counter_key) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                let counter = *counter;
+                self.counters.remove(&counter_key);
+                self.retire(Retired::Counter(counter));
+            }
+        }
+    }
+
+    fn use_counter(&mut self, key: CounterKey) -> Option<u32> {
+        if let Some((counter, users)) = self.counters.get_mut(&key) {
+            *users += 1;
+            return Some(*counter);
+        }
+        let counter = self.counter_numbers.take()?;
+        self.store.clear_backend_counter(counter);
+        self.counters.insert(key, (counter, 1));
+        Some(counter)
+    }
+
+    fn retire(&mut self, what: Retired) {
+        let epoch = self.clock.next();
+        self.retired.push((epoch, what));
+    }
+
+    /// No room: is some on its way, or is the map full?
+    fn full(&self, map: &'static str, capacity: u32) -> Problem {
+        if self.retired.is_empty() { Problem::Failed(Failure::MapFull { map, capacity }) } else { Problem::Later }
+    }
+}
+
+/// The rungs of a value, each with the owner of its backends' counters.
+fn rungs(value: &Frontend) -> [(Owner, Rung); 2] {
+    [(Owner::Policy(value.policy), value.policy_rung), (Owner::Service(value.affinity_group), value.service_rung)]
+}
+
+fn counter_key(owner: Owner, key: &FrontendKey, backend: &Backend) -> CounterKey {
+    (owner, backend.addr, backend.port, key.protocol())
+}
+
+/// The key of a frontend in the maps.
+pub(super) fn key_of(frontend: &net::Frontend) -> FrontendKey {
+    FrontendKey::new(addr_from_ip(frontend.address), frontend.port.to_be(), frontend.protocol.number(), SCOPE_ANY)
+}
+
+/// The frontend that a key stands for.
+pub(super) fn frontend_of(key: &FrontendKey) -> Option<net::Frontend> {
+    let protocol = Protocol::from_number(key.protocol())?;
+    Some(net::Frontend::new(ip_from_addr(&key.addr), u16::from_be(key.port()), protocol))
+}
+
+/// Seconds in the unit of [`Frontend::affinity`], rounded up.
+fn affinity_units(seconds: u32) -> u32 {
+    let unit = 1u64 << AFFINITY_SHIFT;
+    u32::try_from((u64::from(seconds) * 1_000_000_000).div_ceil(unit)).unwrap_or(u32::MAX)
+}
+
+/// FNV-1a over words, folded to 32 bits, never 0: the same in every run.
+fn stable_hash(words: impl IntoIterator<Item = u64>) -> u32 {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in words.into_iter().flat_map(u64::to_le_bytes) {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    ((hash ^ (hash >> 32)) as u32).max(1)
+}
+
+/// What the affinity of a Service's port is remembered by.
+pub(super) fn service_group(service: &ServicePort, protocol: u8) -> u32 {
+    let text = [&*service.namespace, "/", &*service.name, "/", &*service.port].concat();
+    stable_hash(text.bytes().map(u64::from).chain([u64::from(protocol)]))
+}
+
+fn key_group(key: &FrontendKey) -> u32 {
+    stable_hash([key.addr[0], key.addr[1], key.meta])
+}
+
+/// Backends with their ids, sorted by id. Of two with one hash, the second by address takes the next free id.
+fn identified(backends: &[desired::Backend]) -> Vec<(u32, Addr, u16)> {
+    let mut addresses: Vec<(Addr, u16)> =
+        backends.iter().map(|b| (addr_from_ip(b.address), b.port.to_be())).collect();
+    addresses.sort_unstable();
+    let mut ids: BTreeMap<u32, (Addr, u16)> = BTreeMap::new();
+    for (addr, port) in addresses {
+        let mut id = stable_hash([addr[0], addr[1], port.into()]);
+        while ids.contains_key(&id) {
+            id = id.wrapping_add(1).max(1);
+        }
+        ids.insert(id, (addr, port));
+    }
+    ids.into_iter().map(|(id, (addr, port))| (id, addr, port)).collect()
+}

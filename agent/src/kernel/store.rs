@@ -1,0 +1,469 @@
+//! The maps as the programmer sees them: elements to read and write, one at a time, without a policy of its own.
+
+use std::{
+    collections::HashMap,
+    io,
+    mem::offset_of,
+    os::fd::AsFd,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
+};
+
+use aya::{
+    Pod,
+    maps::{HashMap as BpfHashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues},
+};
+use balancing_api::policy::{PolicyKind, PolicyRef};
+use balancing_datapath::{
+    Backend, CallerKey, Frontend, FrontendCounters, FrontendKey, Policy, PolicyCounters, Runtime, Slot,
+};
+
+use super::{
+    layout::{POLICY_NAME_SIZE, Sizes, slots},
+    sys::{Mapped, release_fence},
+};
+
+/// A map could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The kernel refused.
+    #[error("failed to {operation} map {map}")]
+    Map {
+        /// Name of the map.
+        map: &'static str,
+        /// What was tried.
+        operation: &'static str,
+        /// Why not.
+        source: MapError,
+    },
+    /// The map is not as expected.
+    #[error("failed to open map {map}")]
+    Open {
+        /// Name of the map.
+        map: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+}
+
+/// How much there is room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Frontends.
+    pub frontends: u32,
+    /// Slots of frontends: more, since a removed one waits for its grace period.
+    pub slots: u32,
+    /// Backends over all rungs, and counters of backends.
+    pub backends: u32,
+    /// Policies, with the unused index 0.
+    pub policies: u32,
+    /// Callers over all policies.
+    pub callers: u32,
+}
+
+/// What the programmer writes to. In production the kernel's maps.
+pub trait Store {
+    /// How much there is room for.
+    fn limits(&self) -> Limits;
+
+    /// Every frontend and its slot.
+    fn frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError>;
+    /// Makes a filled slot reachable.
+    fn insert_frontend(&mut self, key: &FrontendKey, slot: u32) -> Result<(), StoreError>;
+    /// Makes a slot unreachable; readers may still be at it.
+    fn remove_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError>;
+
+    /// Reads a slot.
+    fn slot(&self, slot: u32) -> Slot;
+    /// Fills a slot that no program reads, its counters at zero.
+    fn init_slot(&mut self, slot: u32, key: &FrontendKey, frontend: Frontend);
+    /// Fills the half that is not in use.
+    fn fill_half(&mut self, slot: u32, half: u32, frontend: Frontend);
+    /// Changes the flags of the half in use.
+    fn set_flags(&mut self, slot: u32, half: u32, flags: u32);
+    /// Makes a half the one in use, after all that was written before.
+    fn activate(&mut self, slot: u32, half: u32);
+
+    /// Reads a backend.
+    fn backend(&self, index: u32) -> Backend;
+    /// Writes a backend that no program reads.
+    fn write_backend(&mut self, index: u32, backend: Backend);
+    /// Sets a counter that no program uses to zero.
+    fn clear_backend_counter(&mut self, counter: u32);
+
+    /// Every policy that has an index.
+    fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError>;
+    /// Gives an index to a policy, its counters and window at zero.
+    fn name_policy(&mut self, index: u32, policy: &PolicyRef) -> Result<(), StoreError>;
+    /// Takes the index away.
+    fn unname_policy(&mut self, index: u32) -> Result<(), StoreError>;
+    /// Redirects a second of a policy.
+    fn limit(&self, index: u32) -> u32;
+    /// Changes it, at once.
+    fn set_limit(&mut self, index: u32, limit: u32);
+
+    /// Every caller and the class it belongs to.
+    fn callers(&self) -> Result<Vec<CallerKey>, StoreError>;
+    /// Adds one.
+    fn insert_caller(&mut self, key: &CallerKey) -> Result<(), StoreError>;
+    /// Removes one; it is no error if there is none.
+    fn remove_caller(&mut self, key: &CallerKey) -> Result<(), StoreError>;
+}
+
+pub(super) type NameValue = [u8; POLICY_NAME_SIZE as usize];
+
+fn encode_name(policy: &PolicyRef) -> NameValue {
+    let mut value = [0; POLICY_NAME_SIZE as usize];
+    value[0] = match policy.kind {
+        PolicyKind::LocalRedirectPolicy => 1,
+        PolicyKind::BalancingPolicy => 2,
+    };
+    // Kubernetes allows names of 253 bytes, which fits; a longer one from a file is told apart by its beginning.
+    let name = policy.name.as_bytes();
+    let length = name.len().min(POLICY_NAME_SIZE as usize - 2);
+    value[1] = length as u8;
+    value[2..2 + length].copy_from_slice(&name[..length]);
+    value
+}
+
+fn decode_name(value: &NameValue) -> Option<PolicyRef> {
+    let kind = match value[0] {
+        1 => PolicyKind::LocalRedirectPolicy,
+        2 => PolicyKind::BalancingPolicy,
+        _ => return None,
+    };
+    let name = value.get(2..2 + value[1] as usize)?;
+    Some(PolicyRef::new(kind, String::from_utf8_lossy(name)))
+}
+
+/// A hash map that several threads use: the programmer writes, the agent API reads.
+struct Hash<K: Pod, V: Pod> {
+    name: &'static str,
+    map: Mutex<BpfHashMap<MapData, K, V>>,
+}
+
+impl<K: Pod + Eq + std::hash::Hash, V: Pod> Hash<K, V> {
+    fn new(name: &'static str, map: Map) -> Result<Self, StoreError> {
+        Ok(Self { name, map: Mutex::new(map.try_into().map_err(map_error(name, "open"))?) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BpfHashMap<MapData, K, V>> {
+        self.map.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn get(&self, key: &K) -> Result<Option<V>, StoreError> {
+        match self.lock().get(key, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(map_error(self.name, "read")(source)),
+        }
+    }
+
+    fn insert(&self, key: &K, value: V) -> Result<(), StoreError> {
+        self.lock().insert(key, value, 0).map_err(map_error(self.name, "update"))
+    }
+
+    /// An element that is not there any more is as gone as asked.
+    fn remove(&self, key: &K) -> Result<(), StoreError> {
+        match self.lock().remove(key) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(MapError::SyscallError(e)) if e.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(source) => Err(map_error(self.name, "delete from")(source)),
+        }
+    }
+
+    /// Every element once, also where the kernel's walk starts over because a key was removed under it.
+    fn all(&self) -> Result<HashMap<K, V>, StoreError> {
+        self.lock().iter().collect::<Result<_, _>>().map_err(map_error(self.name, "read"))
+    }
+}
+
+/// The kernel's maps.
+pub struct KernelStore {
+    sizes: Sizes,
+    frontends: Hash<FrontendKey, u32>,
+    callers: Hash<CallerKey, u32>,
+    names: Hash<u32, NameValue>,
+    policy_counters: Mutex<PerCpuArray<MapData, PolicyCounters>>,
+    pub(super) slots: Mapped<Slot>,
+    pub(super) backends: Mapped<Backend>,
+    pub(super) policies: Mapped<Policy>,
+    pub(super) frontend_counters: Mapped<FrontendCounters>,
+    pub(super) backend_counters: Mapped<u64>,
+    pub(super) runtime: Mapped<Runtime>,
+    changing: RwLock<()>,
+}
+
+fn map_error(map: &'static str, operation: &'static str) -> impl FnOnce(MapError) -> StoreError {
+    move |source| StoreError::Map { map, operation, source }
+}
+
+impl KernelStore {
+    /// Takes the maps that the object's programs use; `take` gives each by its name in the object.
+    pub(super) fn new(
+        sizes: Sizes,
+        names: MapData,
+        mut take: impl FnMut(&'static str) -> Option<Map>,
+    ) -> Result<Self, StoreError> {
+        let missing = |map| StoreError::Open { map, source: io::Error::from(io::ErrorKind::NotFound) };
+        let mut get = |map: &'static str| take(map).ok_or_else(|| missing(map));
+        fn mapped<T: Copy>(map: &'static str, data: &Map) -> Result<Mapped<T>, StoreError> {
+            let Map::Array(data) = data else {
+                return Err(StoreError::Open { map, source: io::Error::from(io::ErrorKind::InvalidData) });
+            };
+            Mapped::new(data.fd().as_fd()).map_err(|source| StoreError::Open { map, source })
+        }
+        Ok(Self {
+            sizes,
+            frontends: Hash::new("frontends", get("FRONTENDS")?)?,
+            callers: Hash::new("callers", get("CALLERS")?)?,
+            names: Hash::new("policy_names", Map::HashMap(names))?,
+            policy_counters: Mutex::new(
+                get("POLICY_COUNTERS")?.try_into().map_err(map_error("policy_counters", "open"))?,
+            ),
+            slots: mapped("slots", &get("SLOTS")?)?,
+            backends: mapped("backends", &get("BACKENDS")?)?,
+            policies: mapped("policies", &get("POLICIES")?)?,
+            frontend_counters: mapped("frontend_counters", &get("FRONTEND_COUNTERS")?)?,
+            backend_counters: mapped("backend_counters", &get("BACKEND_COUNTERS")?)?,
+            runtime: mapped("runtime", &get("RUNTIME")?)?,
+            changing: RwLock::new(()),
+        })
+    }
+
+    /// Held by whoever changes the maps: grace periods protect the kernel's readers, not those in user space.
+    pub fn changing(&self) -> RwLockWriteGuard<'_, ()> {
+        self.changing.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Held by readers in user space.
+    pub(super) fn reading(&self) -> RwLockReadGuard<'_, ()> {
+        self.changing.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sizes of the maps.
+    #[must_use]
+    pub fn sizes(&self) -> &Sizes {
+        &self.sizes
+    }
+
+    pub(super) fn policy_counters(&self, index: u32) -> Result<PolicyCounters, StoreError> {
+        let counters = self.policy_counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = counters.get(&index, 0).map_err(map_error("policy_counters", "read"))?;
+        Ok(values.iter().fold(PolicyCounters::default(), |sum, c| PolicyCounters {
+            taken: sum.taken + c.taken,
+            qos_drops: sum.qos_drops + c.qos_drops,
+            exempt_caller: sum.exempt_caller + c.exempt_caller,
+            agent_stale: sum.agent_stale + c.agent_stale,
+            no_backend: sum.no_backend + c.no_backend,
+            refusals: sum.refusals + c.refusals,
+        }))
+    }
+
+    fn clear_policy_counters(&self, index: u32) -> Result<(), StoreError> {
+        let mut counters = self.policy_counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let cpus = counters.get(&index, 0).map_err(map_error("policy_counters", "read"))?.len();
+        let zero = PerCpuValues::try_from(vec![PolicyCounters::default(); cpus]).map_err(|source| StoreError::Open {
+            map: "policy_counters",
+            source,
+        })?;
+        counters.set(index, zero, 0).map_err(map_error("policy_counters", "clear"))
+    }
+
+    /// Sum of a frontend's counters over the stripes.
+    pub(super) fn frontend_counters(&self, slot: u32) -> FrontendCounters {
+        let stripes = self.sizes.stripes as usize;
+        let first = slot as usize * stripes;
+        (first..first + stripes).fold(FrontendCounters::default(), |sum, index| {
+            let c = self.frontend_counters.read(index);
+            FrontendCounters {
+                taken: sum.taken + c.taken,
+                resolved: sum.resolved + c.resolved,
+                qos_drops: sum.qos_drops + c.qos_drops,
+                refusals: sum.refusals + c.refusals,
+                spare: [0; 4],
+            }
+        })
+    }
+
+    /// Sum of a backend's counter over the stripes.
+    pub(super) fn backend_counter(&self, counter: u32) -> u64 {
+        let stripes = self.sizes.stripes as usize;
+        let first = counter as usize * stripes;
+        (first..first + stripes).map(|index| self.backend_counters.read(index)).sum()
+    }
+
+    /// Changes what the programs read of the running configuration.
+    pub fn set_runtime(&self, runtime: RuntimeChange) {
+        match runtime {
+            RuntimeChange::LeaseUntil(at) => {
+                self.runtime.word64(0, offset_of!(Runtime, lease_until)).store(at, Ordering::Relaxed);
+            }
+            RuntimeChange::CallerLevels { first, count } => {
+                self.runtime.word32(0, offset_of!(Runtime, caller_level)).store(first, Ordering::Relaxed);
+                self.runtime.word32(0, offset_of!(Runtime, caller_levels)).store(count, Ordering::Relaxed);
+            }
+            RuntimeChange::Events { sample_below, per_second } => {
+                self.runtime.word32(0, offset_of!(Runtime, sample_below)).store(sample_below, Ordering::Relaxed);
+                self.runtime.word32(0, offset_of!(Runtime, events_per_second)).store(per_second, Ordering::Relaxed);
+            }
+            RuntimeChange::Since(at) => {
+                self.runtime.word64(0, offset_of!(Runtime, since)).store(at, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The running configuration, and what the programs count there.
+    #[must_use]
+    pub fn runtime(&self) -> Runtime {
+        self.runtime.read(0)
+    }
+
+    /// Slot of a frontend.
+    pub(super) fn slot_of(&self, key: &FrontendKey) -> Result<Option<u32>, StoreError> {
+        self.frontends.get(key)
+    }
+
+    /// Every frontend and its slot.
+    pub(super) fn all_frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
+        Ok(self.frontends.all()?.into_iter().collect())
+    }
+
+    /// Every caller and the class it belongs to.
+    pub(super) fn all_callers(&self) -> Result<Vec<CallerKey>, StoreError> {
+        Ok(self.callers.all()?.into_keys().collect())
+    }
+
+    /// Is a cgroup exempt from a policy?
+    pub(super) fn is_caller(&self, key: &CallerKey) -> Result<bool, StoreError> {
+        Ok(self.callers.get(key)?.is_some())
+    }
+
+    /// Every policy that has an index.
+    pub(super) fn names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {
+        let named = |(index, value): (u32, NameValue)| decode_name(&value).map(|policy| (index, policy));
+        Ok(self.names.all()?.into_iter().filter_map(named).collect())
+    }
+}
+
+/// A change of [`Runtime`].
+#[derive(Clone, Copy, Debug)]
+pub enum RuntimeChange {
+    /// The lease ends at this time, in ns of `CLOCK_MONOTONIC`.
+    LeaseUntil(u64),
+    /// Levels at which pods' cgroups are.
+    CallerLevels {
+        /// First level.
+        first: u32,
+        /// Number of levels.
+        count: u32,
+    },
+    /// Which successes become events.
+    Events {
+        /// A random number has to be below this.
+        sample_below: u32,
+        /// At most so many a second.
+        per_second: u32,
+    },
+    /// The counters count since this time, in ns since 1970.
+    Since(u64),
+}
+
+impl Store for Arc<KernelStore> {
+    fn limits(&self) -> Limits {
+        Limits {
+            frontends: self.sizes.frontends,
+            slots: slots(&self.sizes),
+            backends: self.sizes.backends,
+            policies: self.sizes.policies,
+            callers: self.sizes.callers,
+        }
+    }
+
+    fn frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
+        self.all_frontends()
+    }
+
+    fn insert_frontend(&mut self, key: &FrontendKey, slot: u32) -> Result<(), StoreError> {
+        release_fence();
+        self.frontends.insert(key, slot)
+    }
+
+    fn remove_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
+        self.frontends.remove(key)
+    }
+
+    fn slot(&self, slot: u32) -> Slot {
+        self.slots.read(slot as usize)
+    }
+
+    fn init_slot(&mut self, slot: u32, key: &FrontendKey, frontend: Frontend) {
+        let stripes = self.sizes.stripes as usize;
+        for index in slot as usize * stripes..(slot as usize + 1) * stripes {
+            self.frontend_counters.write(index, FrontendCounters::default());
+        }
+        self.slots.write(slot as usize, Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2] });
+    }
+
+    fn fill_half(&mut self, slot: u32, half: u32, frontend: Frontend) {
+        let offset = offset_of!(Slot, halves) + half as usize * size_of::<Frontend>();
+        self.slots.write_part(slot as usize, offset, frontend);
+    }
+
+    fn set_flags(&mut self, slot: u32, half: u32, flags: u32) {
+        let offset = offset_of!(Slot, halves) + half as usize * size_of::<Frontend>() + offset_of!(Frontend, flags);
+        self.slots.word32(slot as usize, offset).store(flags, Ordering::Release);
+    }
+
+    fn activate(&mut self, slot: u32, half: u32) {
+        self.slots.word32(slot as usize, offset_of!(Slot, active)).store(half, Ordering::Release);
+    }
+
+    fn backend(&self, index: u32) -> Backend {
+        self.backends.read(index as usize)
+    }
+
+    fn write_backend(&mut self, index: u32, backend: Backend) {
+        self.backends.write(index as usize, backend);
+    }
+
+    fn clear_backend_counter(&mut self, counter: u32) {
+        let stripes = self.sizes.stripes as usize;
+        for index in counter as usize * stripes..(counter as usize + 1) * stripes {
+            self.backend_counters.write(index, 0);
+        }
+    }
+
+    fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {
+        self.names()
+    }
+
+    fn name_policy(&mut self, index: u32, policy: &PolicyRef) -> Result<(), StoreError> {
+        self.clear_policy_counters(index)?;
+        self.policies.write(index as usize, Policy::default());
+        self.names.insert(&index, encode_name(policy))
+    }
+
+    fn unname_policy(&mut self, index: u32) -> Result<(), StoreError> {
+        self.names.remove(&index)
+    }
+
+    fn limit(&self, index: u32) -> u32 {
+        self.policies.read(index as usize).limit
+    }
+
+    fn set_limit(&mut self, index: u32, limit: u32) {
+        self.policies.word32(index as usize, offset_of!(Policy, limit)).store(limit, Ordering::Release);
+    }
+
+    fn callers(&self) -> Result<Vec<CallerKey>, StoreError> {
+        self.all_callers()
+    }
+
+    fn insert_caller(&mut self, key: &CallerKey) -> Result<(), StoreError> {
+        self.callers.insert(key, 1)
+    }
+
+    fn remove_caller(&mut self, key: &CallerKey) -> Result<(), StoreError> {
+        self.callers.remove(key)
+    }
+}
