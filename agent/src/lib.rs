@@ -10,3 +10,4 @@ pub mod compile;
 pub mod select;
 pub mod snapshot;
 pub mod kernel;
+pub mod source;

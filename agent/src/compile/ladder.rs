@@ -1,0 +1,145 @@
+//! The ladder of one frontend.
+
+use std::{net::IpAddr, sync::Arc};
+
+use balancing_api::{
+    net::Frontend,
+    policy::{OnNoBackend, RedirectMode},
+    rules::checked,
+};
+
+use super::{Compiler, NodeContext, policy::Resolved};
+use crate::{
+    desired::{Backend, Ladder, Otherwise, PolicyRung, ServicePort, ServiceRung},
+    select::{Endpoint, Viewpoint, select},
+    snapshot::{Pod, Snapshot},
+};
+
+impl Compiler {
+    /// The ladder of a frontend: policy rung, service rung, and what happens after them. `None`: it is no frontend.
+    pub(super) fn ladder(
+        &self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        frontend: Frontend,
+    ) -> Option<Ladder> {
+        let service = self.service_rung(snapshot, context, frontend);
+        let otherwise = if service.is_some() { Otherwise::Refuse } else { Otherwise::Untouched };
+        let Some((reference, winner)) = self.winner(&frontend) else {
+            return service.map(|service| Ladder { policy: None, service: Some(service), otherwise });
+        };
+        let backends = winner.backends(snapshot, context, frontend);
+        let refuse = backends.is_empty() && winner.on_no_backend() == OnNoBackend::Refuse;
+        let affinity_seconds = winner.affinity_seconds;
+        let policy = Some(PolicyRung { policy: reference.clone(), backends, affinity_seconds });
+        Some(if refuse {
+            Ladder { policy, service: None, otherwise: Otherwise::Refuse }
+        } else {
+            Ladder { policy, service, otherwise }
+        })
+    }
+
+    fn service_rung(
+        &self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        frontend: Frontend,
+    ) -> Option<ServiceRung> {
+        let claim = self.services_at.get(&frontend)?.first()?;
+        let service = snapshot.service(&claim.service)?;
+        let port =
+            service.ports.iter().find(|p| (p.port, p.protocol) == (frontend.port, frontend.protocol))?;
+        let mut endpoints = Vec::new();
+        for slice in snapshot.slices_of(&service.name) {
+            for to in slice.ports.iter().filter(|p| (&p.name, p.protocol) == (&port.name, port.protocol)) {
+                let of_family = slice.endpoints.iter().filter(|e| same_family(e.address, frontend.address));
+                endpoints.extend(of_family.map(|e| Endpoint {
+                    backend: Backend {
+                        address: e.address,
+                        port: to.port,
+                        pod: e.pod.clone(),
+                        node: e.node.clone(),
+                    },
+                    ready: e.ready,
+                    serving: e.serving,
+                    terminating: e.terminating,
+                    hints: e.hints.as_deref(),
+                }));
+            }
+        }
+        let from =
+            Viewpoint { node: &context.node, zone: self.zone.as_deref(), local_only: service.internal_local };
+        Some(ServiceRung {
+            service: ServicePort {
+                namespace: Arc::clone(&service.name.namespace),
+                name: Arc::clone(&service.name.name),
+                port: Arc::clone(&port.name),
+            },
+            backends: winners(&endpoints, from),
+            affinity_seconds: service.affinity_seconds,
+        })
+    }
+}
+
+/// The backends of the tier that serves.
+fn winners(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Vec<Backend> {
+    let best = select(endpoints, from).into_iter().next().unwrap_or_default();
+    best.backends.into_iter().map(|(backend, _)| backend).collect()
+}
+
+fn same_family(a: IpAddr, b: IpAddr) -> bool {
+    a.is_ipv4() == b.is_ipv4()
+}
+
+fn ready(backend: Backend) -> Endpoint<'static> {
+    Endpoint { backend, ready: true, serving: true, terminating: false, hints: None }
+}
+
+impl Resolved {
+    fn on_no_backend(&self) -> OnNoBackend {
+        self.policy.spec.as_ref().map(|spec| spec.checked.on_no_backend).unwrap_or_default()
+    }
+
+    /// Its backends for one of its frontends, sorted, of the frontend's family.
+    pub(super) fn backends(
+        &self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        frontend: Frontend,
+    ) -> Vec<Backend> {
+        let (Ok(spec), Some(&port)) = (&self.policy.spec, self.claims.get(&frontend)) else {
+            return Vec::new();
+        };
+        let usable = || self.pods.iter().filter(|pod| pod.usable());
+        let of_pod = |pod: &Pod, address: IpAddr| Backend {
+            address,
+            port,
+            pod: Some(Arc::clone(&pod.full_name)),
+            node: pod.node.clone(),
+        };
+        let at_node = |pod: &Pod, proxy: bool| {
+            let node = snapshot.node(pod.node.as_deref()?)?;
+            let all = if proxy { &node.proxies } else { &node.addresses };
+            let address = all.iter().find(|ip| same_family(**ip, frontend.address))?;
+            // A node's address stands for all its pods.
+            Some(Backend { address: *address, port, pod: None, node: pod.node.clone() })
+        };
+        let endpoints: Vec<Endpoint<'_>> = match &spec.checked.backend {
+            checked::Backend::Local { .. }
+            | checked::Backend::Pods { mode: RedirectMode::PodEndpoint, .. } => usable()
+                .flat_map(|pod| pod.addresses.iter().map(move |ip| (pod, *ip)))
+                .filter(|(_, ip)| same_family(*ip, frontend.address))
+                .map(|(pod, ip)| ready(of_pod(pod, ip)))
+                .collect(),
+            checked::Backend::Pods { mode, .. } => {
+                usable().filter_map(|pod| at_node(pod, *mode == RedirectMode::NodeProxy)).map(ready).collect()
+            }
+            checked::Backend::Addresses(addresses) => addresses
+                .iter()
+                .filter(|ip| same_family(**ip, frontend.address))
+                .map(|ip| ready(Backend { address: *ip, port, pod: None, node: None }))
+                .collect(),
+        };
+        winners(&endpoints, Viewpoint { node: &context.node, zone: None, local_only: false })
+    }
+}

@@ -1,0 +1,364 @@
+//! From a snapshot to what the maps are to hold: precedence is settled here, before any packet.
+
+mod ladder;
+mod policy;
+mod report;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    sync::Arc,
+};
+
+use balancing_api::{
+    net::Frontend,
+    policy::{PolicyKind, PolicyRef},
+};
+use jiff::Timestamp;
+
+pub use report::PolicyReport;
+
+use crate::{
+    desired::{Changes, Ladder, PolicySettings},
+    snapshot::{Dirty, Name, Pod, Snapshot, Text},
+};
+use policy::Resolved;
+
+/// Which Services the agent resolves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceResolution {
+    /// All of them.
+    #[default]
+    All,
+    /// None of its own; policies may name Services, and whatever resolves Services on the node goes on doing so.
+    Policies,
+    /// None: only policies that name an address apply.
+    Off,
+}
+
+/// What compile has to know besides the objects.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NodeContext {
+    /// `--node-name`.
+    pub node: Text,
+    /// `--service-resolution`.
+    pub resolution: ServiceResolution,
+    /// Redirects a second of policies that set no limit of their own; 0 is none.
+    pub default_limit: u32,
+    /// Ids of cgroups of the product's own processes: exempt from every policy.
+    pub own_cgroups: BTreeSet<u64>,
+    /// Ids of cgroups by the uid of their pod.
+    pub pod_cgroups: HashMap<Text, Vec<u64>>,
+}
+
+impl NodeContext {
+    /// Sets the cgroups of a pod, none: it has none any more. Tells `dirty` if that changed anything.
+    pub fn set_pod_cgroups(&mut self, uid: Text, cgroups: Vec<u64>, dirty: &mut Dirty) {
+        let changed = match self.pod_cgroups.entry(Arc::clone(&uid)) {
+            Entry::Occupied(e) if *e.get() == cgroups => false,
+            Entry::Occupied(e) if cgroups.is_empty() => {
+                e.remove();
+                true
+            }
+            Entry::Occupied(mut e) => {
+                e.insert(cgroups);
+                true
+            }
+            Entry::Vacant(_) if cgroups.is_empty() => false,
+            Entry::Vacant(e) => {
+                e.insert(cgroups);
+                true
+            }
+        };
+        if changed {
+            dirty.cgroups.insert(uid);
+        }
+    }
+}
+
+/// Who comes first on a frontend: the older (no time is oldest), then LocalRedirectPolicy, then by name.
+type Rank = (Option<Timestamp>, PolicyRef);
+
+/// A port of a Service on a frontend. Of several Services on one the older comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ServiceClaim {
+    created: Option<Timestamp>,
+    service: Name,
+}
+
+/// Turns changes of a snapshot into changes of the desired state.
+///
+/// It holds who claims what, so that a change costs what it touches. What it holds follows from the snapshot and the
+/// context alone: a new one, given everything at once, comes to the same state.
+#[derive(Debug, Default)]
+pub struct Compiler {
+    policies: BTreeMap<PolicyRef, Resolved>,
+    policies_at: HashMap<Frontend, Vec<Rank>>,
+    services: HashMap<Name, Vec<Frontend>>,
+    services_at: HashMap<Frontend, Vec<ServiceClaim>>,
+    /// Policies by a label that all their pods have.
+    by_label: HashMap<(Text, Text), BTreeSet<PolicyRef>>,
+    /// Policies whose selector asks for no certain label.
+    by_no_label: BTreeSet<PolicyRef>,
+    /// The policies that select a pod.
+    selected_by: HashMap<Name, BTreeSet<PolicyRef>>,
+    zone: Option<Text>,
+    desired: BTreeMap<Frontend, Ladder>,
+    settings: BTreeMap<PolicyRef, PolicySettings>,
+}
+
+impl Compiler {
+    /// Brings the desired state up to date with a snapshot of which only what `dirty` names has changed since the last
+    /// call; answers the differences.
+    pub fn compile(&mut self, snapshot: &Snapshot, context: &NodeContext, dirty: &Dirty) -> Changes {
+        let mut changes = Changes::default();
+        let mut touched = BTreeSet::new();
+        let zone_changed = self.update_zone(snapshot, context);
+        for reference in self.affected_policies(snapshot, context, dirty) {
+            self.update_policy(snapshot, context, reference, &mut touched, &mut changes);
+        }
+        for service in self.affected_services(snapshot, dirty) {
+            self.update_service(snapshot, context, service, &mut touched);
+        }
+        if zone_changed {
+            touched.extend(self.services_at.keys());
+        } else {
+            touched.extend(dirty.endpoints.iter().filter_map(|service| self.services.get(service)).flatten());
+        }
+        for frontend in touched {
+            self.update_frontend(snapshot, context, frontend, &mut changes);
+        }
+        changes
+    }
+
+    /// The desired state: the ladder of each frontend.
+    #[must_use]
+    pub fn desired(&self) -> &BTreeMap<Frontend, Ladder> {
+        &self.desired
+    }
+
+    /// The desired state: the settings of each policy that applies to this node.
+    #[must_use]
+    pub fn settings(&self) -> &BTreeMap<PolicyRef, PolicySettings> {
+        &self.settings
+    }
+
+    fn update_zone(&mut self, snapshot: &Snapshot, context: &NodeContext) -> bool {
+        let zone = snapshot.node(&context.node).and_then(|n| n.labels.get(balancing_api::names::LABEL_ZONE));
+        if self.zone.as_deref() == zone {
+            return false;
+        }
+        self.zone = zone.map(Into::into);
+        true
+    }
+
+    fn affected_policies(
+        &self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        dirty: &Dirty,
+    ) -> BTreeSet<PolicyRef> {
+        if dirty.everything || dirty.nodes.contains(&context.node) {
+            return self
+                .policies
+                .keys()
+                .cloned()
+                .chain(snapshot.policies().map(|p| p.reference.clone()))
+                .collect();
+        }
+        let mut affected = dirty.policies.clone();
+        affected.extend(dirty.services.iter().flat_map(|s| snapshot.policies_of(s)).cloned());
+        for name in &dirty.pods {
+            affected.extend(self.selected_by.get(name).into_iter().flatten().cloned());
+            if let Some(pod) = snapshot.pod(name) {
+                self.candidates_for(pod, &mut affected);
+            }
+        }
+        if !dirty.nodes.is_empty() {
+            affected.extend(self.policies.iter().filter(|(_, r)| r.depends_on_nodes).map(|(p, _)| p.clone()));
+        }
+        let pods = dirty.cgroups.iter().filter_map(|uid| snapshot.pod_of_uid(uid));
+        affected.extend(pods.filter_map(|pod| self.selected_by.get(&pod.name)).flatten().cloned());
+        affected
+    }
+
+    /// The policies that may select a pod, by its labels.
+    fn candidates_for(&self, pod: &Pod, found: &mut BTreeSet<PolicyRef>) {
+        found.extend(self.by_no_label.iter().cloned());
+        for (key, value) in pod.labels.iter() {
+            let policies = self.by_label.get(&(Arc::clone(key), Arc::clone(value)));
+            found.extend(policies.into_iter().flatten().cloned());
+        }
+    }
+
+    fn affected_services(&self, snapshot: &Snapshot, dirty: &Dirty) -> BTreeSet<Name> {
+        if dirty.everything {
+            return self
+                .services
+                .keys()
+                .cloned()
+                .chain(snapshot.services().map(|s| s.name.clone()))
+                .collect();
+        }
+        dirty.services.clone()
+    }
+
+    fn update_policy(
+        &mut self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        reference: PolicyRef,
+        touched: &mut BTreeSet<Frontend>,
+        changes: &mut Changes,
+    ) {
+        if let Some(old) = self.policies.remove(&reference) {
+            touched.extend(old.claims.keys());
+            self.forget(&reference, &old);
+        }
+        let new = snapshot.policy(&reference).map(|policy| Resolved::new(policy, snapshot, context));
+        let settings = new.as_ref().and_then(|r| r.settings(context));
+        if self.settings.get(&reference) != settings.as_ref() {
+            match &settings {
+                Some(settings) => self.settings.insert(reference.clone(), settings.clone()),
+                None => self.settings.remove(&reference),
+            };
+            changes.policies.push((reference.clone(), settings));
+        }
+        if let Some(new) = new {
+            touched.extend(new.claims.keys());
+            self.remember(&reference, &new);
+            self.policies.insert(reference, new);
+        }
+    }
+
+    fn forget(&mut self, reference: &PolicyRef, old: &Resolved) {
+        let rank = old.rank();
+        for frontend in old.claims.keys() {
+            remove_sorted(&mut self.policies_at, frontend, &rank);
+        }
+        for pod in &old.pods {
+            remove_member(&mut self.selected_by, &pod.name, reference);
+        }
+        match &old.label {
+            Some(label) => remove_member(&mut self.by_label, label, reference),
+            None => {
+                self.by_no_label.remove(reference);
+            }
+        }
+    }
+
+    fn remember(&mut self, reference: &PolicyRef, new: &Resolved) {
+        let rank = new.rank();
+        for frontend in new.claims.keys() {
+            insert_sorted(&mut self.policies_at, *frontend, rank.clone());
+        }
+        for pod in &new.pods {
+            self.selected_by.entry(pod.name.clone()).or_default().insert(reference.clone());
+        }
+        match &new.label {
+            Some(label) => {
+                self.by_label.entry(label.clone()).or_default().insert(reference.clone());
+            }
+            None if new.selects_pods => {
+                self.by_no_label.insert(reference.clone());
+            }
+            None => {}
+        }
+    }
+
+    fn update_service(
+        &mut self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        name: Name,
+        touched: &mut BTreeSet<Frontend>,
+    ) {
+        for frontend in self.services.remove(&name).unwrap_or_default() {
+            if let Entry::Occupied(mut claims) = self.services_at.entry(frontend) {
+                claims.get_mut().retain(|c| c.service != name);
+                if claims.get().is_empty() {
+                    claims.remove();
+                }
+            }
+            touched.insert(frontend);
+        }
+        let Some(service) = snapshot.service(&name).filter(|_| context.resolution == ServiceResolution::All)
+        else {
+            return;
+        };
+        let mut frontends: Vec<Frontend> = service
+            .addresses
+            .iter()
+            .flat_map(|ip| service.ports.iter().map(|p| Frontend::new(*ip, p.port, p.protocol)))
+            .collect();
+        frontends.sort();
+        frontends.dedup();
+        for frontend in &frontends {
+            let claim = ServiceClaim { created: service.created, service: name.clone() };
+            insert_sorted(&mut self.services_at, *frontend, claim);
+            touched.insert(*frontend);
+        }
+        if !frontends.is_empty() {
+            self.services.insert(name, frontends);
+        }
+    }
+
+    fn update_frontend(
+        &mut self,
+        snapshot: &Snapshot,
+        context: &NodeContext,
+        frontend: Frontend,
+        changes: &mut Changes,
+    ) {
+        let ladder = self.ladder(snapshot, context, frontend);
+        if self.desired.get(&frontend) == ladder.as_ref() {
+            return;
+        }
+        match &ladder {
+            Some(ladder) => self.desired.insert(frontend, ladder.clone()),
+            None => self.desired.remove(&frontend),
+        };
+        changes.frontends.push((frontend, ladder));
+    }
+
+    /// The policy that holds a frontend.
+    fn winner(&self, frontend: &Frontend) -> Option<(&PolicyRef, &Resolved)> {
+        let (_, reference) = self.policies_at.get(frontend)?.first()?;
+        self.policies.get_key_value(reference)
+    }
+}
+
+fn insert_sorted<T: Ord>(map: &mut HashMap<Frontend, Vec<T>>, frontend: Frontend, item: T) {
+    let all = map.entry(frontend).or_insert_with(|| Vec::with_capacity(1));
+    if let Err(at) = all.binary_search(&item) {
+        all.insert(at, item);
+    }
+}
+
+fn remove_sorted<T: Ord>(map: &mut HashMap<Frontend, Vec<T>>, frontend: &Frontend, item: &T) {
+    if let Entry::Occupied(mut all) = map.entry(*frontend) {
+        if let Ok(at) = all.get().binary_search(item) {
+            all.get_mut().remove(at);
+        }
+        if all.get().is_empty() {
+            all.remove();
+        }
+    }
+}
+
+fn remove_member<K: std::hash::Hash + Eq>(
+    map: &mut HashMap<K, BTreeSet<PolicyRef>>,
+    key: &K,
+    reference: &PolicyRef,
+) {
+    if let Some(all) = map.get_mut(key) {
+        all.remove(reference);
+        if all.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// Is it the kind whose backends are pods of this node?
+const fn is_redirect(kind: PolicyKind) -> bool {
+    matches!(kind, PolicyKind::LocalRedirectPolicy)
+}

@@ -1,0 +1,205 @@
+//! One policy, seen from this node: does it apply, what does it claim, which pods does it select.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use balancing_api::{
+    net::Frontend,
+    policy::RedirectMode,
+    rules::checked::{Backend, Condition, Matcher, Pairing, Port, Ports},
+};
+
+use super::{NodeContext, Rank, ServiceResolution};
+use crate::{
+    desired::PolicySettings,
+    snapshot::{Name, Phase, Pod, Policy, PolicySpec, Snapshot, Text, Unsupported},
+};
+
+/// Why a policy claims nothing here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It claims what it names.
+    Applies,
+    /// Its spec breaks a rule.
+    Invalid,
+    /// Its node selector leaves this node out.
+    NotSelected,
+    /// Services are not resolved at all.
+    ServicesOff,
+    /// Its Service does not exist.
+    NoService,
+    /// Its Service is not programmed.
+    Unsupported(Unsupported),
+    /// None of its ports is a port of its Service.
+    NoSuchPort,
+    /// No backend port goes with any of its frontend ports.
+    NoPair,
+}
+
+/// A policy as this node sees it.
+#[derive(Debug)]
+pub(super) struct Resolved {
+    pub policy: Arc<Policy>,
+    pub standing: Standing,
+    /// Its frontends, with the backend port of each.
+    pub claims: BTreeMap<Frontend, u16>,
+    /// Session affinity of the Service it matches.
+    pub affinity_seconds: Option<u32>,
+    /// Ports it lists that its Service has not.
+    pub missing_ports: Vec<Port>,
+    /// Frontend ports that no backend port goes with.
+    pub unpaired: Vec<Port>,
+    /// The pods it selects: of this node for a LocalRedirectPolicy. By name.
+    pub pods: Vec<Arc<Pod>>,
+    /// Does it select pods at all, on this node?
+    pub selects_pods: bool,
+    /// A label that all pods it can select have.
+    pub label: Option<(Text, Text)>,
+    /// Do its backends depend on nodes other than this one?
+    pub depends_on_nodes: bool,
+}
+
+impl Resolved {
+    pub(super) fn new(policy: &Arc<Policy>, snapshot: &Snapshot, context: &NodeContext) -> Self {
+        let mut resolved = Self {
+            policy: Arc::clone(policy),
+            standing: Standing::Invalid,
+            claims: BTreeMap::new(),
+            affinity_seconds: None,
+            missing_ports: Vec::new(),
+            unpaired: Vec::new(),
+            pods: Vec::new(),
+            selects_pods: false,
+            label: None,
+            depends_on_nodes: false,
+        };
+        let Ok(spec) = &policy.spec else { return resolved };
+        if !selects_node(spec, snapshot, context) {
+            resolved.standing = Standing::NotSelected;
+            return resolved;
+        }
+        resolved.find_pods(spec, snapshot, context);
+        resolved.standing = resolved.claim(spec, snapshot, context);
+        resolved
+    }
+
+    pub(super) fn rank(&self) -> Rank {
+        (self.policy.created, self.policy.reference.clone())
+    }
+
+    fn find_pods(&mut self, spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) {
+        let Some((selector, _)) = spec.pods() else { return };
+        self.selects_pods = true;
+        self.label = selector
+            .requirements
+            .iter()
+            .find_map(|r| match &r.condition {
+                Condition::In(values) if values.len() == 1 => Some((&*r.key, &**values.first()?)),
+                _ => None,
+            })
+            .map(|(key, value)| (key.into(), value.into()));
+        self.pods = match &spec.checked.backend {
+            Backend::Pods { mode, .. } => {
+                self.depends_on_nodes = *mode != RedirectMode::PodEndpoint;
+                snapshot.pods().filter(|pod| spec.selects(pod)).cloned().collect()
+            }
+            _ => snapshot.pods_of(&context.node).filter(|pod| spec.selects(pod)).cloned().collect(),
+        };
+        self.pods.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// Claims frontends; answers how that went.
+    fn claim(&mut self, spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) -> Standing {
+        match (&spec.checked.matcher, &spec.service) {
+            (Matcher::Address(address), _) => {
+                let pairing = match &spec.checked.ports {
+                    Ports::Listed(pairing) => pairing.clone(),
+                    // The rules ask for toPorts beside an address.
+                    Ports::OfService { .. } => Pairing::default(),
+                };
+                self.take(&[*address], pairing)
+            }
+            (Matcher::Service { .. }, _) if context.resolution == ServiceResolution::Off => {
+                Standing::ServicesOff
+            }
+            (Matcher::Service { .. }, Some(name)) => self.claim_service(name, &spec.checked.ports, snapshot),
+            (Matcher::Service { .. }, None) => Standing::NoService,
+        }
+    }
+
+    fn claim_service(&mut self, name: &Name, ports: &Ports, snapshot: &Snapshot) -> Standing {
+        let Some(service) = snapshot.service(name) else { return Standing::NoService };
+        if let Some(why) = service.unsupported {
+            return Standing::Unsupported(why);
+        }
+        self.affinity_seconds = service.affinity_seconds;
+        let offered: Vec<Port> = service
+            .ports
+            .iter()
+            .map(|p| Port { number: p.port, protocol: p.protocol, name: p.name.to_string() })
+            .collect();
+        let pairing = ports.for_service(&offered);
+        if let Ports::Listed(listed) = ports {
+            let all = listed.pairs.iter().map(|pair| &pair.frontend).chain(&listed.unpaired);
+            let exists = |p: &Port| offered.iter().any(|o| (o.number, o.protocol) == (p.number, p.protocol));
+            self.missing_ports = all.filter(|p| !exists(p)).cloned().collect();
+        }
+        if pairing.pairs.is_empty() && pairing.unpaired.is_empty() {
+            return Standing::NoSuchPort;
+        }
+        self.take(&service.addresses, pairing)
+    }
+
+    fn take(&mut self, addresses: &[std::net::IpAddr], pairing: Pairing) -> Standing {
+        for pair in pairing.pairs {
+            for address in addresses {
+                let frontend = Frontend::new(*address, pair.frontend.number, pair.frontend.protocol);
+                self.claims.entry(frontend).or_insert(pair.backend);
+            }
+        }
+        self.unpaired = pairing.unpaired;
+        if self.claims.is_empty() { Standing::NoPair } else { Standing::Applies }
+    }
+
+    /// The local pods whose own connections are left alone: all it selects here that are not over.
+    pub(super) fn exempt_pods(&self) -> impl Iterator<Item = &Arc<Pod>> {
+        let exempt = self.policy.spec.as_ref().is_ok_and(|spec| {
+            matches!(spec.checked.backend, Backend::Local { skip_redirect_from_backend: true, .. })
+        });
+        self.pods.iter().filter(move |pod| exempt && pod.phase != Phase::Finished)
+    }
+
+    /// What all its frontends share; `None` where it does not apply.
+    pub(super) fn settings(&self, context: &NodeContext) -> Option<PolicySettings> {
+        if matches!(self.standing, Standing::Invalid | Standing::NotSelected) {
+            return None;
+        }
+        let mut callers: BTreeSet<u64> = context.own_cgroups.clone();
+        for pod in self.exempt_pods() {
+            callers.extend(context.pod_cgroups.get(&pod.uid).into_iter().flatten());
+        }
+        Some(PolicySettings { redirects_per_second: self.limit(context), callers })
+    }
+
+    /// Its limit in force; 0 is none.
+    pub(super) fn limit(&self, context: &NodeContext) -> u32 {
+        match &self.policy.spec {
+            Ok(spec) if matches!(spec.checked.backend, Backend::Local { .. }) => {
+                spec.checked.redirects_per_second.unwrap_or(context.default_limit)
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// Does the policy apply to this node? Without a Node object it is none of the cluster.
+fn selects_node(spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) -> bool {
+    match snapshot.node(&context.node) {
+        Some(node) => {
+            spec.checked.nodes.as_ref().is_none_or(|selector| selector.matches(|key| node.labels.get(key)))
+        }
+        None => spec.checked.enable_out_cluster,
+    }
+}

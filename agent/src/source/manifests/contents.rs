@@ -1,0 +1,264 @@
+//! What one file says: records, and what of it cannot be understood and why.
+
+use std::collections::BTreeMap;
+
+use balancing_api::{
+    manifest::{self, Object as Manifest, Path, Spans},
+    names::{API_VERSION, GROUP},
+    policy::{PolicyKind, PolicyRef},
+    rules::{self, Finding, Place},
+};
+use k8s_openapi::api::{core::v1, discovery::v1 as discovery};
+
+use crate::snapshot::{ConvertError, Converter, Name, Object, ObjectKey, Policy};
+
+/// Something that cannot be understood, with its place in the text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Problem {
+    /// 1-based; 0 where there is none.
+    pub line: u32,
+    /// 1-based, in characters; 0 where there is none.
+    pub column: u32,
+    /// `Kind/name`, empty where none could be told.
+    pub object: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The objects of a file.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// Those that were understood, each with its place.
+    pub objects: BTreeMap<ObjectKey, Placed>,
+    /// Those that were not: what was said of them before stays in force.
+    pub not_understood: Vec<ObjectKey>,
+    /// Is there something of which it cannot be told which object it is?
+    pub unidentified: bool,
+    /// What is wrong.
+    pub problems: Vec<Problem>,
+    /// What is legal and remarkable.
+    pub warnings: Vec<Problem>,
+    /// Objects of kinds that are not the agent's.
+    pub skipped: usize,
+}
+
+/// An object with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Placed {
+    pub object: Object,
+    pub line: u32,
+    pub column: u32,
+}
+
+/// Reads a text.
+///
+/// # Errors
+/// It is no YAML: then nothing of it counts.
+pub(super) fn read(text: &str, converter: &mut Converter) -> Result<Contents, Problem> {
+    let parsed = manifest::parse(text);
+    if let Some(e) = parsed.error {
+        return Err(Problem { line: e.line, column: e.column, object: String::new(), message: e.message });
+    }
+    let mut reader = Reader { text, spans: None, converter, contents: Contents::default() };
+    for w in parsed.warnings {
+        let warning = Problem { line: w.line, column: w.column, object: String::new(), message: w.message };
+        reader.contents.warnings.push(warning);
+    }
+    for rejected in &parsed.rejected {
+        reader.contents.unidentified = true;
+        let (line, column) = (rejected.object.line, rejected.object.column);
+        let object = label(&rejected.object);
+        reader.contents.problems.push(Problem { line, column, object, message: rejected.message.clone() });
+    }
+    for object in &parsed.objects {
+        reader.add(object);
+    }
+    Ok(reader.contents)
+}
+
+/// The kinds that the agent knows.
+#[derive(Clone, Copy)]
+enum Kind {
+    Node,
+    Service,
+    Slice,
+    Pod,
+    Policy(PolicyKind),
+}
+
+fn kind(object: &Manifest) -> Option<Kind> {
+    Some(match (object.api_version.as_str(), object.kind.as_str()) {
+        ("v1", "Node") => Kind::Node,
+        ("v1", "Service") => Kind::Service,
+        ("v1", "Pod") => Kind::Pod,
+        ("discovery.k8s.io/v1", "EndpointSlice") => Kind::Slice,
+        (API_VERSION, "LocalRedirectPolicy") => Kind::Policy(PolicyKind::LocalRedirectPolicy),
+        (API_VERSION, "BalancingPolicy") => Kind::Policy(PolicyKind::BalancingPolicy),
+        _ => return None,
+    })
+}
+
+/// `Kind/name`, with the namespace before the name of what has one.
+fn label(object: &Manifest) -> String {
+    match (&object.namespace, object.kind.as_str()) {
+        (_, "") => String::new(),
+        (Some(namespace), kind) if !object.name.is_empty() => format!("{kind}/{namespace}/{}", object.name),
+        (_, kind) => format!("{kind}/{}", object.name),
+    }
+}
+
+/// A place and what is wrong there.
+struct Fault {
+    path: Path,
+    message: String,
+}
+
+impl From<ConvertError> for Fault {
+    fn from(e: ConvertError) -> Self {
+        Self { message: e.to_string(), path: e.field }
+    }
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    /// Positions of everything, made when the first is asked for.
+    spans: Option<Spans>,
+    converter: &'a mut Converter,
+    contents: Contents,
+}
+
+impl Reader<'_> {
+    fn add(&mut self, object: &Manifest) {
+        let Some(kind) = kind(object) else {
+            self.contents.skipped += 1;
+            if object.api_version.split('/').next() == Some(GROUP) {
+                let message = format!(
+                    "apiVersion {} kind {} is not known, only {API_VERSION} LocalRedirectPolicy and BalancingPolicy",
+                    object.api_version, object.kind
+                );
+                self.warn(object, &Place::key(Path::of(&["apiVersion"])), message);
+            }
+            return;
+        };
+        let key = self.key(kind, object);
+        if self.contents.objects.contains_key(&key) || self.contents.not_understood.contains(&key) {
+            let message = "the same object stands above in this file: the first counts".to_owned();
+            self.fault(object, &Place::default(), message);
+            return;
+        }
+        if let Kind::Policy(kind) = kind {
+            let record = self.policy(kind, object);
+            self.insert(key, Object::Policy(record.into()), object);
+            return;
+        }
+        match self.convert(kind, object) {
+            Ok(record) => self.insert(key, record, object),
+            Err(fault) => {
+                self.contents.unidentified |= object.name.is_empty();
+                self.contents.not_understood.push(key);
+                self.fault(object, &Place::value(fault.path), fault.message);
+            }
+        }
+    }
+
+    fn insert(&mut self, key: ObjectKey, record: Object, object: &Manifest) {
+        let placed = Placed { object: record, line: object.line, column: object.column };
+        self.contents.objects.insert(key, placed);
+    }
+
+    fn key(&mut self, kind: Kind, object: &Manifest) -> ObjectKey {
+        let strings = &mut self.converter.strings;
+        let mut name = || Name {
+            namespace: strings.text(object.namespace.as_deref().unwrap_or("default")),
+            name: object.name.as_str().into(),
+        };
+        match kind {
+            Kind::Node => ObjectKey::Node(object.name.as_str().into()),
+            Kind::Service => ObjectKey::Service(name()),
+            Kind::Slice => ObjectKey::Slice(name()),
+            Kind::Pod => ObjectKey::Pod(name()),
+            Kind::Policy(kind) => ObjectKey::Policy(PolicyRef::new(kind, object.name.as_str())),
+        }
+    }
+
+    fn convert(&mut self, kind: Kind, object: &Manifest) -> Result<Object, Fault> {
+        Ok(match kind {
+            Kind::Node => {
+                let node = self.decode::<v1::Node>(object)?;
+                Object::Node(self.converter.node(&node)?.into())
+            }
+            Kind::Service => {
+                let service = self.decode::<v1::Service>(object)?;
+                Object::Service(self.converter.service(&service)?.into())
+            }
+            Kind::Slice => {
+                let slice = self.decode::<discovery::EndpointSlice>(object)?;
+                Object::Slice(self.converter.slice(&slice)?.into())
+            }
+            Kind::Pod => {
+                let pod = self.decode::<v1::Pod>(object)?;
+                Object::Pod(self.converter.pod(&pod)?.into())
+            }
+            Kind::Policy(kind) => Object::Policy(self.policy(kind, object).into()),
+        })
+    }
+
+    fn decode<T: serde::de::DeserializeOwned>(&mut self, object: &Manifest) -> Result<T, Fault> {
+        let decoded =
+            manifest::decode::<T>(object).map_err(|e| Fault { message: e.to_string(), path: e.path })?;
+        for path in decoded.unknown_fields {
+            let message = format!("unknown field {path} is ignored");
+            self.warn(object, &Place::key(path), message);
+        }
+        Ok(decoded.value)
+    }
+
+    /// The record of a policy. One that breaks a rule is a record that says so.
+    fn policy(&mut self, kind: PolicyKind, object: &Manifest) -> Policy {
+        if object.namespace.is_some() {
+            let place = Place::key(Path::of(&["metadata", "namespace"]));
+            self.warn(object, &place, "a policy has no namespace: metadata.namespace is ignored".to_owned());
+        }
+        let checked = rules::check(&object.value);
+        let (blocking, remarks): (Vec<Finding>, Vec<Finding>) =
+            checked.findings.into_iter().partition(|f| f.blocks);
+        for finding in &remarks {
+            self.warn(object, &finding.place, finding.to_string());
+        }
+        for finding in &blocking {
+            self.fault(object, &finding.place, finding.to_string());
+        }
+        match checked.policy {
+            Some(policy) if blocking.is_empty() => Policy::valid(policy),
+            _ => {
+                let all: Vec<String> = blocking.iter().map(ToString::to_string).collect();
+                Policy::invalid(PolicyRef::new(kind, object.name.as_str()), &all.join("; "))
+            }
+        }
+    }
+
+    fn problem(&mut self, object: &Manifest, place: &Place, message: String) -> Problem {
+        let (line, column) = if place.path.is_empty() {
+            (object.line, object.column)
+        } else {
+            let spans = self.spans.get_or_insert_with(|| Spans::of(self.text));
+            let span = if place.key {
+                spans.locate_key(object.document, &object.origin.join(&place.path))
+            } else {
+                object.locate(spans, &place.path)
+            };
+            (span.line, span.column)
+        };
+        Problem { line, column, object: label(object), message }
+    }
+
+    fn fault(&mut self, object: &Manifest, place: &Place, message: String) {
+        let problem = self.problem(object, place, message);
+        self.contents.problems.push(problem);
+    }
+
+    fn warn(&mut self, object: &Manifest, place: &Place, message: String) {
+        let problem = self.problem(object, place, message);
+        self.contents.warnings.push(problem);
+    }
+}

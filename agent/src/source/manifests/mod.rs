@@ -1,0 +1,562 @@
+//! A folder of manifests, watched: what is written, renamed over or removed takes effect at once.
+//!
+//! Each batch is a state that the folder was in. Reading a file may show a change that is later than one of another
+//! file whose event is still to come; so files are read until no event is left, and only then does anything apply.
+
+mod contents;
+mod file;
+mod folder;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsStr,
+    fs, io,
+    os::{
+        fd::OwnedFd,
+        unix::fs::{FileTypeExt, MetadataExt},
+    },
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use balancing_api::agent::{SourceError, SourceProgress};
+use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
+use jiff::Timestamp;
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+
+use super::Batch;
+use crate::snapshot::Converter;
+use contents::Problem;
+use file::{Found, Stamp};
+use folder::{FileName, Folder};
+
+/// Name of the source in documents.
+pub const NAME: &str = "manifests";
+
+/// How often files are compared with what is known of them: the net under lost and never made events.
+const RESCAN: Duration = Duration::from_secs(1);
+/// A share of the time, at most, goes into those comparisons.
+const RESCAN_SHARE: u32 = 50;
+/// How often a folder that is gone is looked for.
+const LOOK_FOR_FOLDER: Duration = Duration::from_millis(100);
+/// Longest time for which changes wait for others that keep coming.
+const SETTLE: Duration = Duration::from_millis(50);
+/// What looks like a loss waits so long for what may explain it: a folder is removed file by file, then itself.
+const LOSS: Duration = Duration::from_millis(5);
+/// What is missing in a folder that came back is lost only after so long a silence: it is being filled.
+const REFILL: Duration = Duration::from_secs(1);
+/// Longest time for which a folder is taken as being filled.
+const REFILL_MAX: Duration = Duration::from_secs(10);
+
+/// A folder that is being watched. Dropping it ends that.
+#[derive(Debug)]
+pub struct Manifests {
+    stop: Arc<OwnedFd>,
+    progress: Arc<AtomicI64>,
+    synced: Arc<std::sync::atomic::AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Manifests {
+    /// Watches a folder, which need not exist yet, on a thread of its own. The first batch says what is there.
+    ///
+    /// # Errors
+    /// The kernel gives no inotify instance or no thread.
+    pub fn watch(folder: &Path, sink: impl FnMut(Batch) + Send + 'static) -> io::Result<Self> {
+        let stop = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let progress = Arc::new(AtomicI64::new(Timestamp::now().as_millisecond()));
+        let synced = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let mut watcher = Watcher {
+            path: folder.to_owned(),
+            inotify: Inotify::init()?,
+            watch: None,
+            folder: Folder::default(),
+            converter: Converter::default(),
+            stamps: BTreeMap::new(),
+            unsettled: BTreeMap::new(),
+            writing: BTreeSet::new(),
+            work: Work::default(),
+            refill: None,
+            told: None,
+            strings: 0,
+            news: true,
+            next_rescan: Instant::now(),
+            progress: Arc::clone(&progress),
+            synced: Arc::clone(&synced),
+            sink: Box::new(sink),
+        };
+        let until = Arc::clone(&stop);
+        let thread = std::thread::Builder::new().name(NAME.to_owned()).spawn(move || watcher.run(&until))?;
+        Ok(Self { stop, progress, synced, thread: Some(thread) })
+    }
+
+    /// When the folder was last read or found unchanged.
+    #[must_use]
+    pub fn progress(&self) -> SourceProgress {
+        let milliseconds = self.progress.load(Ordering::Relaxed);
+        SourceProgress {
+            name: NAME.to_owned(),
+            synced: self.synced.load(Ordering::Relaxed),
+            last_progress: Timestamp::from_millisecond(milliseconds).unwrap_or_default(),
+        }
+    }
+}
+
+impl Drop for Manifests {
+    fn drop(&mut self) {
+        // An eventfd takes a write unless its count overflows, which it then still shows.
+        let _ = rustix::io::write(&*self.stop, &1_u64.to_ne_bytes());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What is to be looked at.
+#[derive(Debug, Default)]
+struct Work {
+    /// Files that events named.
+    names: BTreeSet<FileName>,
+    /// Compare every file with what is known of it.
+    rescan: bool,
+    /// Renames away from a name whose other end has not been seen.
+    half_moves: BTreeSet<u32>,
+    /// Something went away, or an empty text was read.
+    loss: bool,
+    /// The watch is gone.
+    unwatched: bool,
+}
+
+impl Work {
+    fn is_empty(&self) -> bool {
+        self.names.is_empty() && !self.rescan && self.half_moves.is_empty() && !self.unwatched
+    }
+}
+
+/// What the last batch said besides changes.
+#[derive(Debug, PartialEq)]
+struct Told {
+    errors: Vec<SourceError>,
+    unread: Vec<String>,
+    skipped: usize,
+}
+
+struct Refill {
+    since: Instant,
+    quiet_since: Instant,
+}
+
+struct Watcher {
+    path: PathBuf,
+    inotify: Inotify,
+    /// The watch, and the inode of the folder it is on.
+    watch: Option<(WatchDescriptor, (u64, u64))>,
+    folder: Folder,
+    converter: Converter,
+    /// The version of each file that was read last.
+    stamps: BTreeMap<FileName, Option<Stamp>>,
+    /// Versions seen by a comparison without an event: read when the next finds the same.
+    unsettled: BTreeMap<FileName, Option<Stamp>>,
+    /// Files that were written to and not closed since.
+    writing: BTreeSet<FileName>,
+    work: Work,
+    refill: Option<Refill>,
+    told: Option<Told>,
+    /// Strings held when unused ones were dropped last.
+    strings: usize,
+    /// May there be something to tell?
+    news: bool,
+    next_rescan: Instant,
+    progress: Arc<AtomicI64>,
+    synced: Arc<std::sync::atomic::AtomicBool>,
+    sink: Box<dyn FnMut(Batch) + Send>,
+}
+
+/// What reading files between two moments of quiet gave.
+type Reads = BTreeMap<FileName, Found>;
+
+impl Watcher {
+    fn run(&mut self, stop: &OwnedFd) {
+        self.open_folder();
+        loop {
+            let seen = Instant::now();
+            if !self.work.is_empty() {
+                self.settle(seen);
+            }
+            self.tell(seen);
+            let Some(readable) = self.wait(stop) else { return };
+            if readable {
+                self.drain();
+            }
+            if Instant::now() >= self.next_rescan {
+                self.tick();
+            }
+        }
+    }
+
+    /// Waits for an event or the next comparison. `None`: it is over.
+    fn wait(&self, stop: &OwnedFd) -> Option<bool> {
+        let timeout = if self.work.is_empty() {
+            self.next_rescan.saturating_duration_since(Instant::now())
+        } else {
+            Duration::ZERO
+        };
+        let mut fds = [PollFd::new(stop, PollFlags::IN), PollFd::new(&self.inotify, PollFlags::IN)];
+        wait_for(&mut fds, timeout);
+        let [stopped, events] = fds.map(|fd| !fd.revents().is_empty());
+        (!stopped).then_some(events)
+    }
+
+    // ------------------------------------------------------------ the folder
+
+    /// Watches the folder if it is there, and asks for a comparison of all files.
+    fn open_folder(&mut self) {
+        self.news = true;
+        let mask = WatchMask::CREATE
+            | WatchMask::MODIFY
+            | WatchMask::CLOSE_WRITE
+            | WatchMask::ATTRIB
+            | WatchMask::MOVE
+            | WatchMask::DELETE
+            | WatchMask::DELETE_SELF
+            | WatchMask::MOVE_SELF
+            | WatchMask::ONLYDIR;
+        let opened = self.inotify.watches().add(&self.path, mask).and_then(|watch| {
+            let metadata = fs::metadata(&self.path)?;
+            Ok((watch, (metadata.dev(), metadata.ino())))
+        });
+        match opened {
+            Ok(watch) => {
+                self.watch = Some(watch);
+                self.folder.set_trouble(None);
+                self.work.rescan = true;
+                self.next_rescan = Instant::now() + RESCAN;
+            }
+            Err(e) => {
+                let path = self.path.display();
+                let kept = if self.folder.seen() { ": what it held stays in force" } else { "" };
+                self.folder.set_trouble(Some(format!("failed to open the folder {path}: {e}{kept}")));
+                self.next_rescan = Instant::now() + LOOK_FOR_FOLDER;
+            }
+        }
+    }
+
+    /// Is the folder that is watched still the one of that path?
+    fn folder_is_there(&self) -> bool {
+        let there = fs::metadata(&self.path).ok().map(|m| (m.dev(), m.ino()));
+        self.watch.as_ref().is_some_and(|(_, inode)| there == Some(*inode))
+    }
+
+    /// Another folder is at that path, or none. What the old one held stays in force until the new one says otherwise.
+    fn reopen_folder(&mut self) {
+        if let Some((watch, _)) = self.watch.take() {
+            // It is gone already if the folder is.
+            let _ = self.inotify.watches().remove(watch);
+        }
+        self.writing.clear();
+        self.work = Work::default();
+        let now = Instant::now();
+        self.refill = Some(Refill { since: now, quiet_since: now });
+        self.open_folder();
+    }
+
+    fn tick(&mut self) {
+        if !self.folder_is_there() {
+            self.reopen_folder();
+            return;
+        }
+        let began = Instant::now();
+        self.compare(false);
+        self.next_rescan = Instant::now() + RESCAN.max(began.elapsed() * RESCAN_SHARE);
+        self.progressed();
+    }
+
+    fn progressed(&self) {
+        self.progress.store(Timestamp::now().as_millisecond(), Ordering::Relaxed);
+    }
+
+    // ------------------------------------------------------------ events
+
+    /// Takes all events that there are. Files that are being written to are out of `reads` again.
+    fn drain(&mut self) -> bool {
+        let mut buffer = [0; 16 << 10];
+        let mut any = false;
+        loop {
+            let events: Vec<_> = match self.inotify.read_events(&mut buffer) {
+                Ok(events) => events.map(|e| e.to_owned()).collect(),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => break,
+            };
+            if events.is_empty() {
+                break;
+            }
+            for event in events {
+                any |= self.event(&event);
+            }
+        }
+        if any && let Some(refill) = &mut self.refill {
+            refill.quiet_since = Instant::now();
+        }
+        any
+    }
+
+    /// Takes one event; does it matter?
+    fn event(&mut self, event: &inotify::EventOwned) -> bool {
+        let mask = event.mask;
+        if mask.contains(EventMask::Q_OVERFLOW) {
+            self.work.rescan = true;
+            return true;
+        }
+        if self.watch.as_ref().is_none_or(|(watch, _)| *watch != event.wd) {
+            return false;
+        }
+        if mask.intersects(
+            EventMask::DELETE_SELF | EventMask::MOVE_SELF | EventMask::IGNORED | EventMask::UNMOUNT,
+        ) {
+            self.work.unwatched = true;
+            return true;
+        }
+        let Some(name) = event.name.as_deref() else { return false };
+        if name == OsStr::new("..data") {
+            // kubelet swaps a ConfigMap by renaming this link: every file changes at once.
+            self.work.rescan |= mask.intersects(EventMask::CREATE | EventMask::MOVED_TO);
+            return self.work.rescan;
+        }
+        let name: FileName = name.into();
+        if mask.contains(EventMask::MOVED_TO) {
+            self.work.half_moves.remove(&event.cookie);
+        }
+        if !file::is_manifest(&name) {
+            return false;
+        }
+        if mask.contains(EventMask::MODIFY) {
+            self.writing.insert(name);
+            return true;
+        }
+        if mask.intersects(EventMask::CREATE | EventMask::ATTRIB) && !self.is_whole(&name, mask) {
+            return false;
+        }
+        if mask.intersects(
+            EventMask::CLOSE_WRITE | EventMask::MOVED_FROM | EventMask::MOVED_TO | EventMask::DELETE,
+        ) {
+            self.writing.remove(&name);
+        }
+        if mask.contains(EventMask::MOVED_FROM) {
+            self.work.half_moves.insert(event.cookie);
+        }
+        self.work.loss |= mask.intersects(EventMask::MOVED_FROM | EventMask::DELETE);
+        self.work.names.insert(name);
+        true
+    }
+
+    /// Can a file that was created, or whose attributes changed, be read? A new file that somebody is about to write
+    /// cannot: its closing is awaited.
+    fn is_whole(&self, name: &FileName, mask: EventMask) -> bool {
+        if mask.contains(EventMask::ATTRIB) {
+            // Only permission to read matters, for a file that could not be read.
+            return matches!(self.stamps.get(name), Some(known) if file::stamp(&self.path.join(&**name)) != *known)
+                && !self.writing.contains(name);
+        }
+        match fs::symlink_metadata(self.path.join(&**name)) {
+            Ok(m) if m.file_type().is_symlink() => true,
+            Ok(m) if m.file_type().is_fifo() || m.is_dir() => false,
+            Ok(m) => m.nlink() > 1 || m.size() > 0,
+            Err(_) => false,
+        }
+    }
+
+    // ------------------------------------------------------------ reading
+
+    /// Reads what there is to read until no event is left, then lets all of it apply.
+    fn settle(&mut self, began: Instant) {
+        let mut reads = Reads::new();
+        loop {
+            let work = std::mem::take(&mut self.work);
+            if work.unwatched {
+                self.reopen_folder();
+                reads.clear();
+                if self.watch.is_none() {
+                    return;
+                }
+                continue;
+            }
+            if work.rescan || !work.half_moves.is_empty() {
+                self.compare(true);
+            }
+            let mut loss = work.loss;
+            for name in work.names.into_iter().chain(std::mem::take(&mut self.work.names)) {
+                let found = file::read(&self.path.join(&*name));
+                loss |= matches!(&found, Found::Nothing)
+                    || matches!(&found, Found::Text(_, text) if text.is_empty());
+                reads.insert(name, found);
+            }
+            if !self.drain() && loss && began.elapsed() < SETTLE {
+                wait_for(&mut [PollFd::new(&self.inotify, PollFlags::IN)], LOSS);
+                self.drain();
+            }
+            reads.retain(|name, _| !self.writing.contains(name));
+            if self.work.is_empty() || (began.elapsed() >= SETTLE && !self.work.unwatched) {
+                break;
+            }
+        }
+        // A folder that went took its files along: that is no removal of each.
+        if reads.values().any(|found| matches!(found, Found::Nothing)) && !self.folder_is_there() {
+            reads.retain(|_, found| !matches!(found, Found::Nothing));
+            self.work.unwatched = true;
+        }
+        for (name, found) in reads {
+            self.apply(&name, found);
+        }
+        self.news = true;
+        self.progressed();
+    }
+
+    /// Compares all files with what is known of them and asks for those that differ. Without an event for it
+    /// (`told` is false) a change is trusted only when two comparisons agree: somebody may be writing.
+    fn compare(&mut self, told: bool) {
+        let listed = match self.list() {
+            Ok(listed) => listed,
+            Err(e) => {
+                let path = self.path.display();
+                self.folder.set_trouble(Some(format!("failed to list the folder {path}: {e}")));
+                self.news = true;
+                return;
+            }
+        };
+        self.folder.set_trouble(None);
+        let unsettled = std::mem::take(&mut self.unsettled);
+        for name in &listed {
+            let stamp = file::stamp(&self.path.join(&**name));
+            if self.writing.contains(name) || self.stamps.get(name) == Some(&stamp) {
+                continue;
+            }
+            if told || unsettled.get(name) == Some(&stamp) {
+                self.work.names.insert(Arc::clone(name));
+            } else {
+                self.unsettled.insert(Arc::clone(name), stamp);
+            }
+        }
+        if self.being_refilled() {
+            return;
+        }
+        for name in self.stamps.keys().filter(|name| !listed.contains(*name)) {
+            self.work.names.insert(Arc::clone(name));
+        }
+    }
+
+    fn being_refilled(&mut self) -> bool {
+        let filling = |r: &Refill| r.quiet_since.elapsed() < REFILL && r.since.elapsed() < REFILL_MAX;
+        if self.refill.as_ref().is_some_and(filling) {
+            return true;
+        }
+        self.refill = None;
+        false
+    }
+
+    fn list(&self) -> io::Result<BTreeSet<FileName>> {
+        let mut names = BTreeSet::new();
+        for entry in fs::read_dir(&self.path)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let readable = |t: fs::FileType| t.is_file() || t.is_symlink();
+            if file::is_manifest(&name) && entry.file_type().is_ok_and(readable) {
+                names.insert(name.into());
+            }
+        }
+        Ok(names)
+    }
+
+    /// What was read applies.
+    fn apply(&mut self, name: &FileName, found: Found) {
+        match found {
+            Found::Nothing => {
+                self.stamps.remove(name);
+                self.folder.remove(name);
+            }
+            Found::Unreadable(stamp, message) => {
+                self.stamps.insert(Arc::clone(name), stamp);
+                self.fail(name, Problem { message, ..Problem::default() });
+            }
+            Found::Text(stamp, bytes) => {
+                self.stamps.insert(Arc::clone(name), Some(stamp));
+                match text(&bytes).and_then(|text| contents::read(text, &mut self.converter)) {
+                    Ok(contents) => {
+                        for w in self.folder.set(name, contents) {
+                            let (file, object, message) = (folder::shown(name), w.object, w.message);
+                            tracing::warn!(%file, line = w.line, column = w.column, %object, "{message}");
+                        }
+                    }
+                    Err(problem) => self.fail(name, problem),
+                }
+            }
+        }
+    }
+
+    fn fail(&mut self, name: &FileName, mut problem: Problem) {
+        problem.message.push_str(": what the file said before stays in force");
+        self.folder.fail(name, problem);
+    }
+
+    // ------------------------------------------------------------ telling
+
+    /// Hands over what changed since the last batch, if anything did.
+    fn tell(&mut self, seen: Instant) {
+        if !std::mem::take(&mut self.news) {
+            return;
+        }
+        let changes = self.folder.take_changes();
+        let now = Told {
+            errors: self.folder.errors(Timestamp::now()),
+            unread: self.folder.unread(),
+            skipped: self.folder.skipped(),
+        };
+        if changes.is_empty() && self.told.as_ref() == Some(&now) {
+            return;
+        }
+        let known = self.told.as_ref().map(|told| told.errors.as_slice()).unwrap_or_default();
+        for e in now.errors.iter().filter(|e| !known.contains(e)) {
+            tracing::error!(file = %e.file, line = e.line, column = e.column, object = %e.object, "{}", e.message);
+        }
+        for e in known.iter().filter(|e| !now.errors.contains(e)) {
+            tracing::info!(file = %e.file, object = %e.object, "no longer wrong: {}", e.message);
+        }
+        self.synced.store(now.unread.is_empty(), Ordering::Relaxed);
+        let (errors, unread, skipped) = (now.errors.clone(), now.unread.clone(), now.skipped);
+        self.told = Some(now);
+        (self.sink)(Batch { changes, errors, unread, skipped, seen });
+        if self.converter.strings.len() > 2 * self.strings + 1000 {
+            self.converter.strings.shrink();
+            self.strings = self.converter.strings.len();
+        }
+    }
+}
+
+/// Waits until one of the descriptors has something, or for so long.
+fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) {
+    let timeout = Timespec {
+        tv_sec: timeout.as_secs().try_into().unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    };
+    // An interrupted wait is a short one: whoever waits looks again.
+    let _ = poll(fds, Some(&timeout));
+}
+
+/// The bytes as text.
+fn text(bytes: &[u8]) -> Result<&str, Problem> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        let good = bytes.get(..e.valid_up_to()).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default();
+        let last = good.rsplit('\n').next().unwrap_or_default();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Problem {
+            line: count(good.matches('\n').count() + 1),
+            column: count(last.chars().count() + 1),
+            message: "the text is not UTF-8".to_owned(),
+            object: String::new(),
+        }
+    })
+}
