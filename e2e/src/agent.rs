@@ -114,7 +114,6 @@ impl Agent {
         command.args(["--node-name", &self.places.node]);
         command.arg("--manifests").arg(&self.places.manifests);
         command.arg("--api").arg(format!("unix:{}", self.socket().display()));
-        command.args(&options.flags);
         let files = (Stdio::from(log.try_clone()?), Stdio::from(log));
         let child = command.stdin(Stdio::null()).stdout(files.0).stderr(files.1).spawn();
         self.process = Some(child.context("failed to start the agent")?);
@@ -136,9 +135,22 @@ impl Agent {
         };
         command.arg(subcommand);
         command.arg("--cgroup-root").arg(&self.places.cgroup).arg("--bpffs").arg(&self.places.bpffs);
+        command.args(&options.flags);
         command.env("BALANCING_REFUSE_ROOT_CGROUP", "1").env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         command.envs(options.env.iter().map(|(k, v)| (k, v)));
         Ok(command)
+    }
+
+    /// Where it works.
+    #[must_use]
+    pub fn places(&self) -> &Places {
+        &self.places
+    }
+
+    /// Its process id, while it is running.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
     }
 
     /// Waits until `/readyz` says so.

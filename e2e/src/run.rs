@@ -128,19 +128,22 @@ pub fn ip_batch(netns: Option<&str>, lines: &[String]) -> Result<()> {
     done.map(drop)
 }
 
+/// Removes a place and what is in it.
+type Remover = fn(&Path);
+
 /// Something with our prefix on the machine.
 struct Place {
     /// Process id of the run that made it.
     owner: u32,
     path: PathBuf,
-    remove: fn(&Path),
+    remove: Remover,
 }
 
 /// Everything with our prefix, in an order in which it can be removed.
 fn places() -> Vec<Place> {
     let cgroups = cgroup2_mount();
     let temp = std::env::temp_dir();
-    let folders: [(Option<&Path>, fn(&Path)); 4] = [
+    let folders: [(Option<&Path>, Remover); 4] = [
         (cgroups.as_deref(), remove_cgroup),
         (Some(Path::new(NETNS)), remove_netns),
         (Some(Path::new(BPFFS)), remove_bpffs),

@@ -56,7 +56,7 @@ fn receive(s: impl AsFd, datagram: bool, outcome: &mut Outcome) -> Result<(), Er
 
 /// The address that a server says it was reached at: the first word of its answer.
 pub(super) fn identity(answer: &[u8]) -> Option<SocketAddr> {
-    let end = answer.iter().position(|b| b.is_ascii_whitespace())?;
+    let end = answer.iter().position(u8::is_ascii_whitespace)?;
     std::str::from_utf8(&answer[..end]).ok()?.parse().ok()
 }
 

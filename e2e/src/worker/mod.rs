@@ -16,7 +16,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::process::CommandExt,
     },
-    path::PathBuf,
+    path::Path,
     process::{Command, ExitCode},
 };
 
@@ -47,7 +47,7 @@ fn start(mut arguments: impl Iterator<Item = String>) -> Result<()> {
         let word = arguments.next().context("no mode given")?;
         match word.as_str() {
             "--netns" => join_netns(&arguments.next().context("--netns needs a name")?)?,
-            "--cgroup" => join_cgroup(arguments.next().context("--cgroup needs a path")?.into())?,
+            "--cgroup" => join_cgroup(Path::new(&arguments.next().context("--cgroup needs a path")?))?,
             "--parent" => end_with(&arguments.next().context("--parent needs a process id")?)?,
             "client" => return client(),
             "serve" => return serve::run(),
@@ -64,7 +64,7 @@ fn join_netns(name: &str) -> Result<()> {
         .with_context(|| format!("setns {name}"))
 }
 
-fn join_cgroup(path: PathBuf) -> Result<()> {
+fn join_cgroup(path: &Path) -> Result<()> {
     fs::write(path.join("cgroup.procs"), "0")
         .with_context(|| format!("failed to join cgroup {}", path.display()))
 }

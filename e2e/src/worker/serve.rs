@@ -125,14 +125,12 @@ fn serve(watched: Vec<Watched>, counts: &Counts) -> Result<(), Errno> {
                     }
                 }
                 Some(Watched::Udp(s, at)) => answer(s, *at, counts),
-                Some(Watched::Connection(s)) => {
-                    if !echo(s) {
-                        // Closing takes it out of epoll.
-                        places[index] = None;
-                        free.push(index);
-                    }
+                Some(Watched::Connection(s)) if !echo(s) => {
+                    // Closing takes it out of epoll.
+                    places[index] = None;
+                    free.push(index);
                 }
-                None => {}
+                Some(Watched::Connection(_)) | None => {}
             }
         }
     }

@@ -3,13 +3,18 @@
 //! `cargo test -p balancing-e2e -- qos` runs a theme. With `BALANCING_E2E_KEEP=FILE` the log of the agent of a test that
 //! panics is copied to FILE.
 
-#![expect(clippy::print_stderr, reason = "a test harness tells people what it skips")]
-
 mod bed;
-mod network;
+mod churn;
+mod exempt;
+mod fixtures;
+mod hostile;
+mod lifecycle;
+mod privileges;
+mod qos;
+mod redirect;
+mod reverse;
 
 use std::{
-    panic,
     process::ExitCode,
     sync::{Arc, OnceLock},
 };
@@ -22,7 +27,17 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 type Test = fn(&Network) -> Result<()>;
 
 /// The tests by theme.
-const THEMES: &[(&str, &[(&str, Test)])] = &[("network", network::TESTS)];
+const THEMES: &[(&str, &[(&str, Test)])] = &[
+    ("fixtures", fixtures::TESTS),
+    ("redirect", redirect::TESTS),
+    ("qos", qos::TESTS),
+    ("reverse", reverse::TESTS),
+    ("churn", churn::TESTS),
+    ("lifecycle", lifecycle::TESTS),
+    ("exempt", exempt::TESTS),
+    ("privileges", privileges::TESTS),
+    ("hostile", hostile::TESTS),
+];
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();

@@ -1,0 +1,215 @@
+//! The data path outlives the agent; a new agent takes over what is pinned; cleanup takes exactly what is the agent's.
+
+use anyhow::{Context, Result, ensure};
+use balancing_e2e::{
+    agent::Options,
+    manifests::service,
+    network::Network,
+    node::TestNode,
+    protocol::{LoadSpec, Mode, Record, Until},
+};
+use serde_json::Value;
+
+use crate::{
+    Test,
+    bed::{self, DEAD, WEB, all_served, at, expect, load, tcp, udp},
+};
+
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("kill_9_under_load_with_changes_meanwhile", kill_9_under_load_with_changes_meanwhile),
+    ("sigterm_keeps_the_data_path", sigterm_keeps_the_data_path),
+    ("another_map_layout_takes_over_under_load", another_map_layout_takes_over_under_load),
+    ("another_map_size_takes_over_under_load", another_map_size_takes_over_under_load),
+    ("an_empty_folder_at_the_start_removes_what_is_gone", an_empty_folder_at_the_start_removes_what_is_gone),
+    ("one_agent_a_bpffs_folder", one_agent_a_bpffs_folder),
+    ("cleanup_removes_everything_and_nothing_else", cleanup_removes_everything_and_nothing_else),
+];
+
+/// Services that do not change while the agent is away.
+const STANDING: u8 = 200;
+
+/// Maps that hold what is programmed: the names of those whose writes are counted.
+const PROGRAMMED_MAPS: [&str; 3] = ["frontends", "slots", "backends"];
+
+fn standing(network: &Network) -> Vec<Value> {
+    let one = |i| service(&format!("s{i}"), &[[10, 96, 1, i].into()], &["80/TCP"], &[network.v4("r1")]);
+    (0..STANDING).flat_map(one).collect()
+}
+
+/// TCP and UDP at once, until told.
+fn start_loads(node: &mut TestNode<'_>) -> Result<()> {
+    let until = Until::Told(120);
+    let tcp = LoadSpec { pace_us: 1000, ..load(vec![at(WEB, 8080)], 8, until) };
+    node.client_as("c1", "load")?.start_load(tcp)?;
+    let udp = LoadSpec { mode: Mode::Udp, fresh: true, pace_us: 1000, ..load(vec![at(WEB, 53)], 4, until) };
+    node.client_as("c2", "load")?.start_load(udp)
+}
+
+/// The records of the two loads.
+fn finish_loads(node: &mut TestNode<'_>) -> Result<(Vec<Record>, Vec<Record>)> {
+    let tcp = node.client_as("c1", "load")?.finish_load(true)?;
+    Ok((tcp, node.client_as("c2", "load")?.finish_load(true)?))
+}
+
+fn kill_9_under_load_with_changes_meanwhile(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.folder.write("20-standing.json", &standing(network))?;
+    node.apply(
+        "30-going.json",
+        &service("going", &[[10, 96, 2, 1].into()], &["80/TCP"], &[network.v4("r1")]),
+    )?;
+    start_loads(&mut node)?;
+    expect(&mut node, "r1:80", tcp(at([10, 96, 2, 1].into(), 80)))?;
+    let before = node.api().counters()?;
+
+    node.agent.kill9()?;
+    // The local pod is replaced, a Service goes, another comes; two hundred stay as they are.
+    let mut objects = bed::web_service(network);
+    objects.extend([bed::local_pod(network, "l2").object(), bed::web_policy()]);
+    node.folder.write("10-objects.json", &objects)?;
+    node.folder.remove("30-going.json")?;
+    let coming = service("coming", &[[10, 96, 2, 2].into()], &["80/TCP"], &[network.v4("r2")]);
+    node.folder.write("40-coming.json", &coming)?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080))).context("while the agent is dead")?;
+    node.agent.start(&Options::default())?;
+
+    // Ready means written: no settling here.
+    let metrics = node.api().metrics()?;
+    let written: f64 = PROGRAMMED_MAPS
+        .iter()
+        .map(|m| metrics.sum("balancing_map_writes_total", &format!("map=\"{m}\"")))
+        .sum();
+    expect(&mut node, "l2:81", tcp(at(WEB, 8080)))?;
+    expect(&mut node, DEAD, tcp(at([10, 96, 2, 1].into(), 80)))?;
+    expect(&mut node, "r2:80", tcp(at([10, 96, 2, 2].into(), 80)))?;
+    expect(&mut node, "r1:80", tcp(at([10, 96, 1, 7].into(), 80)))?;
+    node.healthy()?;
+    ensure!(written >= 1.0, "changes were applied, but no write was counted:\n{}", metrics.0);
+    ensure!(written < f64::from(STANDING) / 2.0, "{written} writes: what did not change was written again");
+
+    let after = node.api().counters()?;
+    ensure!(after.since == before.since, "counters began anew");
+    let redirects = |c: &balancing_api::agent::Counters| c.policies.first().map_or(0, |p| p.redirects);
+    ensure!(redirects(&after) >= redirects(&before), "{before:?} then {after:?}");
+
+    // Twice more, with nothing changed.
+    for _ in 0..2 {
+        node.agent.kill9()?;
+        node.agent.start(&Options::default())?;
+    }
+    let (tcp, udp) = finish_loads(&mut node)?;
+    all_served(network, &tcp, &["l1:81", "l2:81"])?;
+    all_served(network, &udp, &["l1:5353", "l2:5353"])?;
+    node.healthy()
+}
+
+fn sigterm_keeps_the_data_path(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    let status = node.agent.sigterm()?;
+    ensure!(status.success(), "SIGTERM ended the agent with {status}");
+    ensure!(!node.agent.socket().exists(), "the agent left its socket behind");
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    expect(&mut node, "l1:5353", udp(at(WEB, 53)))?;
+    node.agent.start(&Options::default())?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    node.healthy()
+}
+
+fn another_map_layout_takes_over_under_load(network: &Network) -> Result<()> {
+    let next = Options {
+        env: vec![("BALANCING_TEST_LAYOUT_VERSION".to_owned(), "2".to_owned())],
+        ..Options::default()
+    };
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    let own = node.api().status()?.datapath.layout_version;
+    start_loads(&mut node)?;
+    // Upgrade, downgrade; ended properly and killed.
+    for (options, layout, kill) in [(&next, 2, false), (&Options::default(), own, true), (&next, 2, true)] {
+        if kill {
+            node.agent.kill9()?;
+        } else {
+            node.agent.sigterm()?;
+        }
+        node.agent.start(options)?;
+        let status = node.api().status()?.datapath;
+        ensure!(status.layout_version == layout, "the layout is {}, not {layout}", status.layout_version);
+        ensure!(status.programs.iter().all(|p| p.attached && p.others == 0), "{:?}", status.programs);
+        expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+        node.healthy()?;
+    }
+    let (tcp, udp) = finish_loads(&mut node)?;
+    all_served(network, &tcp, &["l1:81"])?;
+    all_served(network, &udp, &["l1:5353"])?;
+    // Nothing of the old layout stays pinned.
+    let others: Vec<_> =
+        node.pins().into_iter().filter(|p| p.to_string_lossy().contains(&format!("/v{own}/"))).collect();
+    ensure!(others.is_empty(), "still pinned: {others:?}");
+    Ok(())
+}
+
+fn another_map_size_takes_over_under_load(network: &Network) -> Result<()> {
+    let sized =
+        |n: u32| Options { flags: vec!["--max-frontends".to_owned(), n.to_string()], ..Options::default() };
+    let mut node = TestNode::started_with(network, &bed::scenario(network), &sized(512))?;
+    node.settle()?;
+    start_loads(&mut node)?;
+    for size in [4096, 256] {
+        node.agent.kill9()?;
+        node.agent.start(&sized(size))?;
+        let maps = node.api().status()?.datapath.maps;
+        let capacity = maps.iter().find(|m| m.name == "frontends").map(|m| m.capacity);
+        ensure!(capacity == Some(size.into()), "--max-frontends {size} has capacity {capacity:?}");
+        expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+        node.healthy()?;
+    }
+    let (tcp, udp) = finish_loads(&mut node)?;
+    all_served(network, &tcp, &["l1:81"])?;
+    all_served(network, &udp, &["l1:5353"])
+}
+
+fn an_empty_folder_at_the_start_removes_what_is_gone(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    node.agent.kill9()?;
+    // A file that cannot be read may have said it: what nobody claims is kept.
+    node.folder.write_text("10-objects.json", "{ not yaml")?;
+    node.agent.start(&Options::default())?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080))).context("the file of the policy is broken")?;
+    // Once it is gone, it says nothing.
+    node.remove("10-objects.json")?;
+    expect(&mut node, DEAD, tcp(at(WEB, 8080)))?;
+    node.healthy()
+}
+
+fn one_agent_a_bpffs_folder(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    let cleanup = node.agent.cleanup(&Options::default())?;
+    ensure!(!cleanup.status.success(), "cleanup under a running agent must refuse");
+    let said = String::from_utf8_lossy(&cleanup.stderr).into_owned();
+    ensure!(said.contains(&node.bpffs().display().to_string()), "the message names no folder: {said}");
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    node.healthy()
+}
+
+fn cleanup_removes_everything_and_nothing_else(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    let mut other = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    other.settle()?;
+    ensure!(!node.pins().is_empty(), "nothing is pinned: the data path cannot outlive its agent");
+    node.agent.sigterm()?;
+    for turn in ["first", "second"] {
+        let cleanup = node.agent.cleanup(&Options::default())?;
+        let said = String::from_utf8_lossy(&cleanup.stderr).into_owned();
+        ensure!(cleanup.status.success(), "the {turn} cleanup ended with {}: {said}", cleanup.status);
+    }
+    ensure!(node.pins().is_empty(), "still pinned: {:?}", node.pins());
+    expect(&mut node, DEAD, tcp(at(WEB, 8080)))?;
+    expect(&mut other, "l1:81", tcp(at(WEB, 8080)))?;
+    other.healthy()?;
+    // The node can be used again.
+    node.agent.start(&Options::default())?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))
+}
