@@ -88,3 +88,6 @@ pub trait NodeView: Send + Sync + 'static {
     /// Where events are handed out.
     fn events(&self) -> &EventHub;
 }
+
+#[cfg(test)]
+mod tests;

@@ -147,6 +147,7 @@ impl Reading {
 struct Families<'e>(DescriptorEncoder<'e>);
 
 impl Families<'_> {
+    /// Writes a family; a sample without labels is its only one.
     fn write(
         &mut self,
         name: &str,
@@ -155,15 +156,13 @@ impl Families<'_> {
         samples: &[Sample<'_>],
         one: impl Fn(u64, MetricEncoder<'_>) -> fmt::Result,
     ) -> fmt::Result {
-        let mut family = self.0.encode_descriptor(name, help, None, kind)?;
-        for (labels, value) in samples {
-            if labels.is_empty() {
-                one(*value, family.encode_family::<[(&str, &str); 0]>(&[])?)?;
-            } else {
-                one(*value, family.encode_family(&labels.as_slice())?)?;
-            }
+        let mut family = self.0.encode_descriptor(name, &format!("{help}."), None, kind)?;
+        if let [(labels, value)] = samples
+            && labels.is_empty()
+        {
+            return one(*value, family);
         }
-        Ok(())
+        samples.iter().try_for_each(|(labels, value)| one(*value, family.encode_family(&labels.as_slice())?))
     }
 
     fn counters(&mut self, name: &str, help: &str, samples: &[Sample<'_>]) -> fmt::Result {
@@ -241,5 +240,222 @@ fn state_name(state: PolicyState) -> &'static str {
         PolicyState::Invalid => "Invalid",
         PolicyState::Failed => "Failed",
         PolicyState::Unknown => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use balancing_api::policy::{PolicyKind, PolicyRef};
+
+    use super::*;
+
+    fn counters(
+        kind: PolicyKind,
+        name: &str,
+        numbers: [u64; 4],
+        fallbacks: &[(&str, u64)],
+    ) -> PolicyCounters {
+        let [redirects, balanced, qos_drops, refusals] = numbers;
+        PolicyCounters {
+            policy: PolicyRef::new(kind, name),
+            redirects,
+            balanced,
+            qos_drops,
+            fallbacks: fallbacks.iter().map(|(r, n)| ((*r).to_owned(), *n)).collect(),
+            refusals,
+        }
+    }
+
+    fn reading() -> Reading {
+        let map = |name: &str, entries, capacity| MapInfo { name: name.to_owned(), entries, capacity };
+        Reading {
+            policies: vec![
+                counters(
+                    PolicyKind::LocalRedirectPolicy,
+                    "node-local-dns",
+                    [5, 0, 2, 0],
+                    &[("AgentStale", 3), ("ExemptCaller", 1)],
+                ),
+                counters(PolicyKind::BalancingPolicy, "web", [0, u64::MAX, 0, 4], &[]),
+            ],
+            resolved: BTreeMap::from([
+                (("kube-system".to_owned(), "kube-dns".to_owned()), 7),
+                (("we\"ird\n".to_owned(), "back\\slash".to_owned()), 8),
+            ]),
+            events_received: 14,
+            events_lost: 1,
+            maps: vec![map("frontends", 3, 65536), map("backends", 9, 262_144)],
+            programs_attached: 9,
+            sources_synced: true,
+            source_errors: 2,
+            policy_states: BTreeMap::from([(PolicyState::Programmed, 1), (PolicyState::Conflicted, 1)]),
+        }
+    }
+
+    fn page() -> String {
+        let metrics = Metrics::new("abc1234");
+        metrics.programming_latency.observe(0.003);
+        metrics.programming_latency.observe(0.3);
+        metrics.clone().count_writes("frontends", "insert", 3);
+        metrics.page(reading()).unwrap()
+    }
+
+    #[test]
+    fn the_page() {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.add_filter(&regex_escape(env!("CARGO_PKG_VERSION")), "VERSION");
+        settings.bind(|| insta::assert_snapshot!("agent-metrics", page()));
+    }
+
+    fn regex_escape(text: &str) -> String {
+        format!("\"{}\"", text.replace('.', "\\."))
+    }
+
+    /// Name, labels as written, and value of a sample line.
+    fn sample(line: &str) -> (&str, Vec<(String, String)>, &str) {
+        let name_end = line.find(['{', ' ']).unwrap();
+        let (name, rest) = line.split_at(name_end);
+        let mut labels = Vec::new();
+        let mut chars = rest.char_indices().peekable();
+        let mut end = 0;
+        if rest.starts_with('{') {
+            chars.next();
+            loop {
+                let mut label = String::new();
+                let mut value = String::new();
+                for (_, c) in chars.by_ref().take_while(|(_, c)| *c != '=') {
+                    label.push(c);
+                }
+                assert_eq!(chars.next().unwrap().1, '"', "{line}");
+                while let Some((_, c)) = chars.next() {
+                    match c {
+                        '"' => break,
+                        '\\' => match chars.next().unwrap().1 {
+                            'n' => value.push('\n'),
+                            c @ ('"' | '\\') => value.push(c),
+                            c => panic!("escape \\{c} in {line}"),
+                        },
+                        c => value.push(c),
+                    }
+                }
+                assert!(label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_'), "label {label:?}");
+                labels.push((label, value));
+                match chars.next().unwrap() {
+                    (_, ',') => {}
+                    (at, '}') => {
+                        end = at + 1;
+                        break;
+                    }
+                    other => panic!("{other:?} in {line}"),
+                }
+            }
+        }
+        (name, labels, rest[end..].strip_prefix(' ').unwrap())
+    }
+
+    /// Checks the page against the OpenMetrics 1.0 text format, and gives its families: name and type.
+    fn families(page: &str) -> BTreeMap<String, String> {
+        let body = page.strip_suffix("# EOF\n").expect("the page ends with # EOF");
+        let mut families: BTreeMap<String, String> = BTreeMap::new();
+        let mut samples = BTreeSet::new();
+        let mut current = (String::new(), String::new());
+        for line in body.lines() {
+            if let Some(comment) = line.strip_prefix("# ") {
+                let mut words = comment.splitn(3, ' ');
+                let (what, name, text) =
+                    (words.next().unwrap(), words.next().unwrap(), words.next().unwrap());
+                match what {
+                    "TYPE" => {
+                        let again = families.insert(name.to_owned(), text.to_owned());
+                        assert_eq!(again, None, "family {name} twice");
+                        assert!(!name.ends_with("_total") && !name.ends_with("_info"), "{name}");
+                        current = (name.to_owned(), text.to_owned());
+                    }
+                    "UNIT" => assert!(name == current.0 && name.ends_with(&format!("_{text}")), "{line}"),
+                    "HELP" => assert!(!text.is_empty() && !name.is_empty(), "{line}"),
+                    _ => panic!("{line}"),
+                }
+                continue;
+            }
+            let (name, labels, value) = sample(line);
+            let suffixes: &[&str] = match current.1.as_str() {
+                "counter" => &["_total"],
+                "gauge" => &[""],
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "info" => &["_info"],
+                other => panic!("type {other}"),
+            };
+            let own = suffixes.iter().any(|s| name == format!("{}{s}", current.0));
+            assert!(own, "{name} below family {current:?}");
+            value.parse::<f64>().unwrap_or_else(|_| panic!("value of {line}"));
+            assert!(samples.insert((name.to_owned(), labels)), "twice: {line}");
+        }
+        families
+    }
+
+    #[test]
+    fn the_page_is_openmetrics() {
+        let page = page();
+        let families = families(&page);
+        let of = |kind: &str| {
+            families.iter().filter(|(_, t)| *t == kind).map(|(n, _)| n.as_str()).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            of("counter"),
+            [
+                "balancing_balanced",
+                "balancing_events",
+                "balancing_fallbacks",
+                "balancing_map_writes",
+                "balancing_qos_drops",
+                "balancing_redirects",
+                "balancing_refusals",
+                "balancing_resolved",
+            ]
+        );
+        assert_eq!(
+            of("gauge"),
+            [
+                "balancing_map_capacity",
+                "balancing_map_entries",
+                "balancing_policies",
+                "balancing_programs_attached",
+                "balancing_source_errors",
+                "balancing_sources_synced",
+            ]
+        );
+        assert_eq!(of("histogram"), ["balancing_programming_latency_seconds"]);
+        assert_eq!(of("info"), ["balancing_build"]);
+        assert_eq!(page.matches("# EOF").count(), 1);
+    }
+
+    #[test]
+    fn values_are_absolute_and_labels_escaped() {
+        let page = page();
+        for line in [
+            "balancing_redirects_total{kind=\"LocalRedirectPolicy\",policy=\"node-local-dns\"} 5",
+            "balancing_balanced_total{kind=\"BalancingPolicy\",policy=\"web\"} 18446744073709551615",
+            "balancing_fallbacks_total{kind=\"LocalRedirectPolicy\",policy=\"node-local-dns\",reason=\"AgentStale\"} 3",
+            "balancing_resolved_total{namespace=\"we\\\"ird\\n\",service=\"back\\\\slash\"} 8",
+            "balancing_map_writes_total{map=\"frontends\",op=\"insert\"} 3",
+            "balancing_source_errors 2",
+            "balancing_policies{state=\"Failed\"} 0",
+            "balancing_programming_latency_seconds_bucket{le=\"0.005\"} 1",
+            "balancing_programming_latency_seconds_count 2",
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_node_without_anything_has_a_valid_page() {
+        let page = Metrics::default().page(Reading::default()).unwrap();
+        families(&page);
+        assert!(page.contains("\nbalancing_sources_synced 0\n"), "{page}");
     }
 }

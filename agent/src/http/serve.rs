@@ -172,10 +172,61 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Stalling<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watched(context, |stream, context| stream.poll_flush(context))
+        self.watched(context, AsyncWrite::poll_flush)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.watched(context, |stream, context| stream.poll_shutdown(context))
+        self.watched(context, AsyncWrite::poll_shutdown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_head_that_does_not_come_ends_the_connection() {
+        let (mut client, server) = duplex(1024);
+        let serving = tokio::spawn(connection(server, Router::new(), CancellationToken::new()));
+        let start = Instant::now();
+        client.write_all(b"GET / HTT").await.unwrap();
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).await.unwrap();
+        serving.await.unwrap();
+        assert!(start.elapsed() >= HEAD_TIME && start.elapsed() < HEAD_TIME * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_ends_the_connection() {
+        let (mut client, server) = duplex(64);
+        let router = Router::new().route("/", get(async || "x".repeat(1 << 20)));
+        let start = Instant::now();
+        let serving = tokio::spawn(connection(server, router, CancellationToken::new()));
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        serving.await.unwrap();
+        assert!(start.elapsed() >= STALL_TIME && start.elapsed() < STALL_TIME * 2, "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_slow_but_takes_something_is_served() {
+        let (mut client, server) = duplex(64);
+        let body = "#".repeat(1000);
+        let router = Router::new().route("/", get(async move || body.clone()));
+        let serving = tokio::spawn(connection(server, router, CancellationToken::new()));
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        let mut piece = [0; 64];
+        loop {
+            tokio::time::sleep(STALL_TIME - Duration::from_secs(1)).await;
+            match client.read(&mut piece).await.unwrap() {
+                0 => break,
+                n => answer.extend_from_slice(&piece[..n]),
+            }
+        }
+        serving.await.unwrap();
+        assert_eq!(answer.iter().filter(|b| **b == b'#').count(), 1000);
     }
 }
