@@ -52,7 +52,10 @@ pub(crate) fn run(check: bool) -> Result<()> {
         if committed != slim {
             let rebuilt = root.join("target/bpf/rebuilt.o");
             fs::write(&rebuilt, &slim)?;
-            bail!("{OBJECT} is not what the sources give (see {}): run `cargo xtask bpf` and commit it", rebuilt.display());
+            bail!(
+                "{OBJECT} is not what the sources give (see {}): run `cargo xtask bpf` and commit it",
+                rebuilt.display()
+            );
         }
         eprintln!("bpf: {OBJECT} is what the sources give, byte for byte ({} bytes)", slim.len());
     } else {
@@ -108,7 +111,11 @@ impl Rustc {
         let program = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
         let version = output(Command::new(&program).arg("-vV"))?;
         let field = |key: &str| {
-            version.lines().find_map(|line| line.strip_prefix(key)).map(|v| v.trim().to_owned()).unwrap_or_default()
+            version
+                .lines()
+                .find_map(|line| line.strip_prefix(key))
+                .map(|v| v.trim().to_owned())
+                .unwrap_or_default()
         };
         let sysroot = PathBuf::from(output(Command::new(&program).args(["--print", "sysroot"]))?);
         Ok(Self { release: field("release:"), commit: field("commit-hash:"), sysroot, program })
@@ -171,10 +178,16 @@ fn unpack_debian_source(rustc: &Rustc, to: &Path) -> Result<()> {
     fs::create_dir_all(&dir)?;
     let package = dir.join(DEBIAN_SOURCE);
     execute(
-        Command::new("curl").args(["-fsSL", "-o"]).arg(&package).arg(format!("{mirror}/pool/main/r/rustc/{DEBIAN_SOURCE}")),
+        Command::new("curl")
+            .args(["-fsSL", "-o"])
+            .arg(&package)
+            .arg(format!("{mirror}/pool/main/r/rustc/{DEBIAN_SOURCE}")),
     )?;
     let sum = hex(&Sha256::digest(fs::read(&package)?));
-    ensure!(sum == DEBIAN_SOURCE_SHA256, "{DEBIAN_SOURCE} has the digest {sum}, expected {DEBIAN_SOURCE_SHA256}");
+    ensure!(
+        sum == DEBIAN_SOURCE_SHA256,
+        "{DEBIAN_SOURCE} has the digest {sum}, expected {DEBIAN_SOURCE_SHA256}"
+    );
     let tree = format!("./usr/src/rustc-{}", rustc.release);
     let partial = to.with_extension("partial");
     fs::create_dir_all(&partial)?;
@@ -229,7 +242,17 @@ fn build(root: &Path) -> Result<Vec<u8>> {
     execute(
         Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
             .current_dir(root)
-            .args(["build", "--quiet", "--locked", "--package", PACKAGE, "--profile", "bpf", "--target", TARGET])
+            .args([
+                "build",
+                "--quiet",
+                "--locked",
+                "--package",
+                PACKAGE,
+                "--profile",
+                "bpf",
+                "--target",
+                TARGET,
+            ])
             .arg("--target-dir")
             .arg(&target_dir)
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
@@ -245,7 +268,8 @@ fn build(root: &Path) -> Result<Vec<u8>> {
 
 /// A sysroot that holds `core` for the BPF target, made once per rustc.
 fn bpf_sysroot(rustc: &Rustc) -> Result<PathBuf> {
-    let dir = cache().join(format!("bpf-sysroot-{}-{}", rustc.release, rustc.commit.get(..9).unwrap_or("unknown")));
+    let dir =
+        cache().join(format!("bpf-sysroot-{}-{}", rustc.release, rustc.commit.get(..9).unwrap_or("unknown")));
     if dir.exists() {
         return Ok(dir);
     }
@@ -258,7 +282,13 @@ fn bpf_sysroot(rustc: &Rustc) -> Result<PathBuf> {
         let mut c = Command::new(&rustc.program);
         c.env("RUSTC_BOOTSTRAP", "1")
             .args(["--edition=2024", "--crate-type=rlib", "--target", TARGET, "--crate-name", name])
-            .args(["-Copt-level=3", "-Cpanic=abort", "-Ccodegen-units=1", "-Cembed-bitcode=yes", "-Cdebuginfo=2"])
+            .args([
+                "-Copt-level=3",
+                "-Cpanic=abort",
+                "-Ccodegen-units=1",
+                "-Cembed-bitcode=yes",
+                "-Cdebuginfo=2",
+            ])
             .args(["-Cmetadata=bpf", "-Zforce-unstable-if-unmarked", "--cap-lints=allow"])
             .arg(format!("--remap-path-prefix={}=/rustc/{}", source.display(), rustc.commit))
             .arg("--out-dir")
@@ -311,7 +341,8 @@ fn strip(data: &[u8]) -> Result<Vec<u8>> {
 
 /// Does the committed object belong to these sources? Needs no tool.
 fn check_digest(root: &Path) -> Result<()> {
-    let committed = fs::read_to_string(root.join(DIGEST)).with_context(|| format!("failed to read {DIGEST}"))?;
+    let committed =
+        fs::read_to_string(root.join(DIGEST)).with_context(|| format!("failed to read {DIGEST}"))?;
     let now = digest(root)?;
     ensure!(
         committed == now,

@@ -1,2 +1,45 @@
-//! To be filled.
-fn main() {}
+//! `cargo xtask`: set-up, demo, tests and the eBPF object.
+
+mod bpf;
+mod demo;
+mod process;
+mod setup;
+mod test;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  setup          install what tests and demo need, once (Debian packages, a BPF file system, build tools)
+  demo [--once]  the product on this machine, without a cluster: namespaces as pods, real DNS and HTTP traffic,
+                 `kubectl balancing top` on it; with --once it prints the tables, checks them and ends
+  test           everything that must hold: format, lints, the eBPF object, and all tests
+  bpf [--check]  build the eBPF object, or show that the committed one is what the sources give";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let done = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["setup"] => setup::everything(),
+        ["demo"] => demo::run(false),
+        ["demo", "--once"] => demo::run(true),
+        ["test"] => test::run(),
+        ["bpf"] => bpf::run(false),
+        ["bpf", "--check"] => bpf::run(true),
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(if matches!(&arguments[..], [a] if a == "--help" || a == "-h") {
+                0
+            } else {
+                2
+            });
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
