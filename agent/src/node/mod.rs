@@ -1,0 +1,263 @@
+//! One node: wires the sources, the compiler, the kernel and the agent API together.
+
+mod core;
+mod documents;
+mod ring;
+mod view;
+mod worker;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
+};
+
+use balancing_api::agent::{KernelFeatures, KernelInfo, NodeInfo, ProgramInfo};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cgroups,
+    compile::{self, NodeContext},
+    config::{Places, RunConfig, ServiceResolution, Source},
+    events::EventHub,
+    http,
+    kernel::{self, Attachment, Grace, Programmer, Sizes},
+    metrics::Metrics,
+    source::{Batch, manifests::Manifests},
+};
+use core::Core;
+
+/// The agent cannot do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The kernel side cannot be set up.
+    #[error(transparent)]
+    Load(#[from] kernel::LoadError),
+    /// The maps cannot be read.
+    #[error(transparent)]
+    Store(#[from] kernel::StoreError),
+    /// An address of the agent API cannot be served.
+    #[error(transparent)]
+    Bind(#[from] http::BindError),
+    /// The folder of manifests cannot be watched.
+    #[error("failed to watch the manifests")]
+    Manifests(#[source] io::Error),
+    /// A kind of source that this agent does not have.
+    #[error("{0} is not available in this build: use --manifests DIR")]
+    NoSuchSource(&'static str),
+    /// A thread, a signal handler or the like could not be had.
+    #[error("failed to start {what}")]
+    Start {
+        /// What could not be started.
+        what: &'static str,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The thread that programs the maps ended by itself.
+    #[error("the programming thread ended: see the log before this line")]
+    WorkerEnded,
+}
+
+/// What the programming thread is told.
+enum Message {
+    /// A source has something to tell.
+    Batch(Batch),
+    /// Pods' cgroups appeared or went.
+    Cgroups(cgroups::Changes),
+    /// A grace period is over.
+    Grace,
+    /// The agent ends.
+    End,
+}
+
+/// What all threads share.
+struct Shared {
+    core: Mutex<Core>,
+    attachment: Mutex<Attachment>,
+    view: kernel::View,
+    hub: EventHub,
+    metrics: Metrics,
+    node: String,
+    started_at: Timestamp,
+    source: &'static str,
+    release: String,
+    features: KernelFeatures,
+    places: Places,
+    layout: u32,
+    manifests: Mutex<Option<Manifests>>,
+}
+
+impl Shared {
+    fn core(&self) -> MutexGuard<'_, Core> {
+        self.core.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn attachment(&self) -> MutexGuard<'_, Attachment> {
+        self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn programs(&self) -> Vec<ProgramInfo> {
+        self.attachment().programs()
+    }
+
+    fn kernel_info(&self) -> KernelInfo {
+        KernelInfo { release: self.release.clone(), features: self.features }
+    }
+
+    fn node_info(&self, core: &Core) -> NodeInfo {
+        let of_object = core.snapshot.node(&self.node).map(|node| node.addresses.clone());
+        let addresses = of_object.unwrap_or_else(own_addresses);
+        NodeInfo { name: self.node.clone(), addresses, source: self.source.to_owned() }
+    }
+}
+
+/// Addresses of the machine's interfaces, without loopback and link-local ones: for a node that no object describes.
+fn own_addresses() -> Vec<std::net::IpAddr> {
+    let mut addresses: Vec<std::net::IpAddr> = Vec::new();
+    let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
+    for line in v6.lines() {
+        if let Some(Ok(bits)) = line.get(..32).map(|hex| u128::from_str_radix(hex, 16)) {
+            addresses.push(std::net::Ipv6Addr::from_bits(bits).into());
+        }
+    }
+    // The local routes of /proc/net/fib_trie: each address stands in the line before "/32 host LOCAL".
+    let v4 = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
+    let lines: Vec<&str> = v4.lines().map(str::trim).collect();
+    for pair in lines.windows(2) {
+        if pair[1].starts_with("/32 host LOCAL")
+            && let Some(Ok(ip)) = pair[0].strip_prefix("|-- ").map(str::parse)
+        {
+            addresses.push(std::net::IpAddr::V4(ip));
+        }
+    }
+    addresses.retain(|ip| {
+        let link_local = match ip {
+            std::net::IpAddr::V4(v4) => v4.is_link_local(),
+            std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        !ip.is_loopback() && !link_local
+    });
+    addresses.sort_unstable();
+    addresses.dedup();
+    addresses
+}
+
+/// Serves the node until SIGTERM or SIGINT. Nothing is detached: the data path goes on.
+pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
+    let Source::Manifests(folder) = &config.source else {
+        return Err(RunError::NoSuchSource(match config.source {
+            Source::Kubeconfig(_) => "--kubeconfig",
+            _ => "--in-cluster",
+        }));
+    };
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    let sizes = Sizes::new(config.max_frontends, config.max_backends, cpus);
+    let places = &config.places;
+    let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
+    // Before anything is programmed: a second agent with the same address is told so at once.
+    let bound = http::bind(&config.api)?;
+
+    let (send, receive) = mpsc::channel();
+    let passed = send.clone();
+    // Its receiver is gone only when the agent ends.
+    let grace = Grace::start(move || drop(passed.send(Message::Grace)));
+    let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
+    let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?;
+    let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
+    let core = Core::new(context(config), programmer, Arc::clone(&opened.store), grace, metrics.clone());
+    let shared = Arc::new(Shared {
+        core: Mutex::new(core),
+        features: opened.attachment.features(),
+        attachment: Mutex::new(opened.attachment),
+        view: kernel::View::new(Arc::clone(&opened.store)),
+        hub: EventHub::default(),
+        metrics,
+        node: config.node_name.clone(),
+        started_at: Timestamp::now(),
+        source: "manifests",
+        release: rustix::system::uname().release().to_string_lossy().into_owned(),
+        places: places.clone(),
+        layout,
+        manifests: Mutex::new(None),
+    });
+
+    let shutdown = CancellationToken::new();
+    let worker = worker::start(
+        Arc::clone(&shared),
+        Arc::clone(&opened.store),
+        receive,
+        worker::Settings { lease: config.policy_lease, fresh: opened.fresh },
+    )?;
+    ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
+    let watcher = watch_cgroups(places, &send)?;
+    let batches = send.clone();
+    // Its receiver is gone only when the agent ends.
+    let source = Manifests::watch(folder, move |batch| drop(batches.send(Message::Batch(batch))));
+    *shared.manifests.lock().unwrap_or_else(PoisonError::into_inner) = Some(source.map_err(RunError::Manifests)?);
+
+    let ended = serve(bound, Arc::clone(&shared), shutdown.clone(), &worker);
+    shutdown.cancel();
+    drop((shared.manifests.lock().unwrap_or_else(PoisonError::into_inner).take(), watcher));
+    let _ = send.send(Message::End);
+    let panicked = worker.join().is_err();
+    ended?;
+    if panicked { Err(RunError::WorkerEnded) } else { Ok(()) }
+}
+
+fn context(config: &RunConfig) -> NodeContext {
+    NodeContext {
+        node: config.node_name.as_str().into(),
+        resolution: match config.service_resolution {
+            ServiceResolution::All => compile::ServiceResolution::All,
+            ServiceResolution::Policies => compile::ServiceResolution::Policies,
+            ServiceResolution::Off => compile::ServiceResolution::Off,
+        },
+        default_limit: config.default_redirects_per_second,
+        own_cgroups: cgroups::own(&config.places.cgroup_root).into_iter().collect(),
+        ..NodeContext::default()
+    }
+}
+
+fn watch_cgroups(places: &Places, send: &mpsc::Sender<Message>) -> Result<cgroups::Watcher, RunError> {
+    let send = send.clone();
+    cgroups::watch(&places.cgroup_root, move |changes| send.send(Message::Cgroups(changes)).is_ok())
+        .map_err(|source| RunError::Start { what: "watching the pods' cgroups", source })
+}
+
+/// Serves the agent API until a signal, or until the programming thread is gone.
+fn serve(
+    bound: Vec<http::Bound>,
+    shared: Arc<Shared>,
+    shutdown: CancellationToken,
+    worker: &thread::JoinHandle<()>,
+) -> Result<(), RunError> {
+    let started = |what| move |source| RunError::Start { what, source };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(started("the runtime"))?;
+    runtime.block_on(async {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate()).map_err(started("the signal handlers"))?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(started("the signal handlers"))?;
+        let serving = tokio::spawn(http::serve(bound, shared, shutdown.clone()));
+        let mut alive = tokio::time::interval(std::time::Duration::from_secs(1));
+        let result = loop {
+            tokio::select! {
+                _ = terminate.recv() => break Ok(()),
+                _ = interrupt.recv() => break Ok(()),
+                _ = alive.tick() => if worker.is_finished() {
+                    break Err(RunError::WorkerEnded);
+                },
+            }
+        };
+        tracing::info!("ending; the programs stay attached");
+        shutdown.cancel();
+        match serving.await {
+            Ok(Err(source)) => Err(RunError::Start { what: "the agent API", source }),
+            _ => result,
+        }
+    })
+}
