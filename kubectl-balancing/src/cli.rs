@@ -1,0 +1,182 @@
+//! The command line, and which command does what.
+
+use std::io::{self, IsTerminal, Write};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::{
+    client::{Client, Endpoint, ParseEndpointError},
+    colour::{self, ColourChoice},
+    explain::{self, connection::ConnectionArgs, policy::PolicyArgs},
+    top::{self, TopArgs},
+    validate::{self, ValidateArgs},
+};
+
+/// Where an agent listens unless told otherwise.
+const DEFAULT_AGENT: &str = "unix:/run/balancing/agent.sock";
+/// What a shell shows for a program that a closed pipe ended: 128 and SIGPIPE.
+const CLOSED_PIPE: u8 = 141;
+
+/// Shows what Balancing redirects on a node, what it does not, and why. It only reads.
+///
+/// It asks the agent of one node. Data goes to standard output, everything else to standard error.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-balancing",
+    bin_name = "kubectl balancing",
+    version,
+    disable_version_flag = true,
+    after_help = "Examples:
+  kubectl balancing top                                   live view of all policies
+  kubectl balancing top --once -o wide                    one table, with totals and reasons
+  kubectl balancing explain policy node-local-dns         why a policy is or is not in force
+  kubectl balancing explain connection --to 10.96.0.10:53/udp
+  kubectl balancing validate -f policies/                 before they are applied
+
+Exit status: 0 done, 1 failed, 2 wrong usage."
+)]
+pub struct Cli {
+    /// The agent to ask: unix:PATH or http://HOST:PORT.
+    #[arg(long, global = true, env = "BALANCING_AGENT", default_value = DEFAULT_AGENT, value_parser = agent, hide_env_values = true, value_name = "ADDRESS")]
+    pub agent: Endpoint,
+    /// When to use colour; NO_COLOR and CLICOLOR_FORCE are obeyed too.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
+    pub color: ColourChoice,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Show policies, frontends or backends with their rates, live or once
+    ///
+    /// On a terminal this is a live view: press ? for its keys. Without a terminal, with --once or with -o it prints.
+    ///
+    /// Rates are decisions a second: one connect(), or one datagram on an unconnected socket. QOS-DROPS/s counts redirects
+    /// that were not made because the policy's limit was reached; FALLBACK/s those not made for another reason. In both
+    /// cases the connection went on down the ladder: to the Service, or to the address dialled.
+    #[command(after_help = "Examples:
+  kubectl balancing top                                    live view
+  kubectl balancing top --once                             what is wrong first
+  kubectl balancing top backends --once --sort-by=-selected
+  kubectl balancing top --count 10 --interval 1s -o jsonl  ten samples for a program
+  kubectl balancing top frontends --filter '!service' -o csv")]
+    Top(Box<TopArgs>),
+    /// Explain a policy or a connection
+    ///
+    /// For the fields of a policy use `kubectl explain localredirectpolicy`.
+    Explain {
+        /// What to explain.
+        #[command(subcommand)]
+        what: Option<ExplainCommand>,
+    },
+    /// Check policies in files against the rules, without agent, cluster or network
+    Validate(Box<ValidateArgs>),
+    /// Print the version of this program
+    Version,
+}
+
+/// What to explain.
+#[derive(Debug, Subcommand)]
+pub enum ExplainCommand {
+    /// Does a policy do what it says on this node? If not: which step fails, and what to do
+    #[command(after_help = "Examples:
+  kubectl balancing explain policy node-local-dns
+  kubectl balancing explain policy lr/node-local-dns -o json")]
+    Policy(PolicyArgs),
+    /// What happens to a connection, rung by rung: the decision of the kernel's maps, and the intended one beside it
+    ///
+    /// Nothing is dialled, counted or spent. Exit status 1: the maps do not do what the objects ask for.
+    #[command(after_help = "Examples:
+  kubectl balancing explain connection --to 10.96.0.10:53/udp
+  kubectl balancing explain connection --from pod/default/web-0 --to '[fd00::10]:443'
+  kubectl balancing explain connection --to service/kube-system/kube-dns:53 -o json")]
+    Connection(ConnectionArgs),
+}
+
+/// Reads `--agent`. A variable that is set to nothing is as good as none.
+fn agent(text: &str) -> Result<Endpoint, ParseEndpointError> {
+    if text.is_empty() { DEFAULT_AGENT } else { text }.parse()
+}
+
+/// Runs the command line of this process and answers its exit status.
+#[must_use]
+pub fn main() -> u8 {
+    let cli = Cli::parse();
+    let coloured = colour::settle(cli.color);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&anyhow::Error::new(error).context("failed to start")),
+    };
+    match runtime.block_on(run(&cli, coloured)) {
+        Ok(status) => status,
+        Err(error) if is_closed_pipe(&error) => CLOSED_PIPE,
+        Err(error) => report(&error),
+    }
+}
+
+async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
+    let client = Client::new(cli.agent.clone());
+    let mut out = io::stdout().lock();
+    match &cli.command {
+        Some(Command::Top(args)) => {
+            top::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
+            Ok(0)
+        }
+        Some(Command::Explain { what: Some(ExplainCommand::Policy(args)) }) => {
+            explain::policy::run(args, &client, &mut out, coloured).await?;
+            Ok(0)
+        }
+        Some(Command::Explain { what: Some(ExplainCommand::Connection(args)) }) => {
+            let healthy = explain::connection::run(args, &client, &mut out, coloured).await?;
+            Ok(u8::from(!healthy))
+        }
+        Some(Command::Explain { what: None }) => help(&mut out, "explain"),
+        Some(Command::Validate(args)) => {
+            Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured))
+        }
+        Some(Command::Version) => {
+            writeln!(out, "kubectl-balancing {}", env!("CARGO_PKG_VERSION"))?;
+            Ok(0)
+        }
+        None => help(&mut out, ""),
+    }
+}
+
+/// A command that was not told what to do explains itself.
+fn help(out: &mut dyn Write, subcommand: &str) -> anyhow::Result<u8> {
+    let mut command = Cli::command();
+    command.build();
+    let text = match command.find_subcommand_mut(subcommand) {
+        Some(command) => command.render_long_help(),
+        None => command.render_long_help(),
+    };
+    write!(out, "{text}")?;
+    Ok(0)
+}
+
+fn report(error: &anyhow::Error) -> u8 {
+    let mut text = format!("error: {error}");
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text.push_str(&format!(": {cause}"));
+        }
+    }
+    // There is nowhere left to say that this failed.
+    let _ = writeln!(io::stderr(), "{text}");
+    1
+}
+
+/// Whoever read the output has had enough of it, as in `... | head`.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
+}
+
+/// Is there a terminal to draw on and keys to read?
+#[must_use]
+pub fn interactive() -> bool {
+    io::stdout().is_terminal()
+}

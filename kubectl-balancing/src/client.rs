@@ -1,0 +1,363 @@
+//! Asks one agent over its HTTP API.
+
+use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
+
+use balancing_api::agent::{
+    Counters, DecideRequest, Decision, Document, ErrorBody, FrontendList, NodeStatus,
+};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::{sample::NodeSample, text::sanitise};
+
+/// How long one question may take: an agent answers in milliseconds, and whoever waits longer should be told.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// An answer larger than this is not an agent's.
+const LARGEST: usize = 256 << 20;
+
+/// Where an agent listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `unix:PATH`
+    Unix(PathBuf),
+    /// `http://HOST:PORT`: host and port as in a URL, so an IPv6 address is in brackets.
+    Http(String),
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Http(authority) => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// The text names no agent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; expected unix:PATH or http://HOST:PORT")]
+pub struct ParseEndpointError(String);
+
+impl FromStr for Endpoint {
+    type Err = ParseEndpointError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = |what: &str| Err(ParseEndpointError(what.to_owned()));
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = path.strip_prefix("//").unwrap_or(path);
+            return if path.is_empty() { wrong("the path is missing") } else { Ok(Self::Unix(path.into())) };
+        }
+        if text.starts_with("https:") {
+            return wrong("an agent does not speak TLS");
+        }
+        let Some(authority) = text.strip_prefix("http://") else {
+            return wrong("it has no scheme");
+        };
+        let authority = authority.trim_end_matches('/');
+        match authority.rsplit_once(':') {
+            Some((host, port))
+                if !host.is_empty()
+                    && !authority.contains(['/', '@'])
+                    && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'))
+                    && port.parse::<u16>().is_ok_and(|p| p != 0) =>
+            {
+                Ok(Self::Http(authority.to_owned()))
+            }
+            _ => wrong("it is not HOST:PORT (an IPv6 address goes in brackets)"),
+        }
+    }
+}
+
+/// A question to the agent was not answered.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Nobody could be reached.
+    #[error("failed to reach the agent at {endpoint}: {}", explain_connect(.endpoint, .source))]
+    Connect {
+        /// Where.
+        endpoint: Endpoint,
+        /// Why.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("the agent at {endpoint} did not answer {path} within {} s: it is overloaded or stuck; look at its log", PATIENCE.as_secs())]
+    Timeout {
+        /// Where.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+    },
+    /// The connection broke or did not speak HTTP.
+    #[error(
+        "the agent at {endpoint} broke off its answer to {path}: {message}; is it balancing-agent that listens there?"
+    )]
+    Protocol {
+        /// Where.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+        /// What went wrong.
+        message: String,
+    },
+    /// It answered that it could not.
+    #[error("the agent at {endpoint} answered {path} with {status}: {message}")]
+    Refused {
+        /// Where.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+        /// The HTTP status.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+    },
+    /// It answered something else.
+    #[error(
+        "the answer of {endpoint} to {path} is no {kind} of this version: {message}; compare `kubectl balancing version` with the agent's"
+    )]
+    Document {
+        /// Where.
+        endpoint: Endpoint,
+        /// What was asked.
+        path: String,
+        /// What was expected.
+        kind: &'static str,
+        /// Why it is not.
+        message: String,
+    },
+}
+
+impl Error {
+    /// The connection or the agent is at fault, so that asking again may help.
+    #[must_use]
+    pub fn short(&self) -> String {
+        match self {
+            Self::Connect { source, .. } => bare(source),
+            Self::Timeout { path, .. } => format!("no answer to {path} within {} s", PATIENCE.as_secs()),
+            Self::Protocol { message, .. } | Self::Document { message, .. } => sanitise(message).into_owned(),
+            Self::Refused { status, message, .. } => format!("{status}: {message}"),
+        }
+    }
+}
+
+/// The error without Rust's `(os error 2)`.
+fn bare(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.find(" (os error") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// What a failed connect means for whoever typed the command.
+fn explain_connect(endpoint: &Endpoint, error: &io::Error) -> String {
+    let what = bare(error);
+    let hint = match (endpoint, error.kind()) {
+        (Endpoint::Unix(_), io::ErrorKind::NotFound) => {
+            "no agent listens there: start balancing-agent on this machine, or name its socket with --agent or BALANCING_AGENT"
+        }
+        (Endpoint::Unix(_), io::ErrorKind::ConnectionRefused) => {
+            "the socket is left over from an agent that has ended: start balancing-agent again"
+        }
+        (Endpoint::Unix(_), io::ErrorKind::PermissionDenied) => {
+            "the socket belongs to the agent's user: run this as root or as that user"
+        }
+        (Endpoint::Unix(_), _) => "name the agent's socket with --agent or BALANCING_AGENT",
+        (Endpoint::Http(_), _) => {
+            "start balancing-agent with --api tcp:HOST:PORT there, or name another with --agent or BALANCING_AGENT"
+        }
+    };
+    format!("{what}\n  {hint}")
+}
+
+/// Which state of the frontends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// Read back from the maps.
+    Programmed,
+    /// What compile produced.
+    Desired,
+}
+
+/// Asks one agent. Every question is a connection of its own, so that a restarted agent is no special case.
+#[derive(Clone, Debug)]
+pub struct Client {
+    endpoint: Endpoint,
+}
+
+impl Client {
+    /// A client of the agent there.
+    #[must_use]
+    pub fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint }
+    }
+
+    /// Where it asks.
+    #[must_use]
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.endpoint
+    }
+
+    /// `GET /v1/status`
+    pub async fn status(&self) -> Result<NodeStatus, Error> {
+        self.ask("/v1/status", "NodeStatus", None).await
+    }
+
+    /// `GET /v1/frontends`
+    pub async fn frontends(&self, view: View) -> Result<FrontendList, Error> {
+        let path = match view {
+            View::Programmed => "/v1/frontends",
+            View::Desired => "/v1/frontends?view=desired",
+        };
+        self.ask(path, "FrontendList", None).await
+    }
+
+    /// `GET /v1/counters`
+    pub async fn counters(&self) -> Result<Counters, Error> {
+        self.ask("/v1/counters", "Counters", None).await
+    }
+
+    /// `POST /v1/decide`
+    pub async fn decide(&self, request: &DecideRequest) -> Result<Decision, Error> {
+        let path = "/v1/decide";
+        let body = serde_json::to_vec(request).map_err(|e| self.broken(path, &e))?;
+        self.ask(path, "Decision", Some(body)).await
+    }
+
+    /// Everything that `top` shows of a node.
+    pub async fn sample(&self) -> Result<NodeSample, Error> {
+        let (status, frontends, counters) =
+            tokio::try_join!(self.status(), self.frontends(View::Programmed), self.counters())?;
+        Ok(NodeSample { status, frontends, counters })
+    }
+
+    fn broken(&self, path: &str, error: &dyn fmt::Display) -> Error {
+        let message = sanitise(&error.to_string()).into_owned();
+        Error::Protocol { endpoint: self.endpoint.clone(), path: path.to_owned(), message }
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        kind: &'static str,
+        body: Option<Vec<u8>>,
+    ) -> Result<T, Error> {
+        let (status, body) = timeout(PATIENCE, self.exchange(path, body))
+            .await
+            .map_err(|_| Error::Timeout { endpoint: self.endpoint.clone(), path: path.to_owned() })??;
+        if !status.is_success() {
+            let message = match serde_json::from_slice::<ErrorBody>(&body) {
+                Ok(b) if b.error.field.is_empty() => b.error.message,
+                Ok(b) => format!("{}: {}", b.error.field, b.error.message),
+                Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+            };
+            let message = sanitise(&message).into_owned();
+            return Err(Error::Refused {
+                endpoint: self.endpoint.clone(),
+                path: path.to_owned(),
+                status,
+                message,
+            });
+        }
+        let wrong = |message: String| Error::Document {
+            endpoint: self.endpoint.clone(),
+            path: path.to_owned(),
+            kind,
+            message: sanitise(&message).into_owned(),
+        };
+        let document: Document<T> = serde_json::from_slice(&body).map_err(|e| wrong(e.to_string()))?;
+        if document.kind != kind {
+            return Err(wrong(format!("its kind is {}", document.kind)));
+        }
+        Ok(document.body)
+    }
+
+    async fn exchange(&self, path: &str, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes), Error> {
+        let failed = |source| Error::Connect { endpoint: self.endpoint.clone(), source };
+        match &self.endpoint {
+            Endpoint::Unix(socket) => {
+                let stream = UnixStream::connect(socket).await.map_err(failed)?;
+                self.speak(stream, "localhost", path, body).await
+            }
+            Endpoint::Http(authority) => {
+                let stream = TcpStream::connect(authority).await.map_err(failed)?;
+                self.speak(stream, authority, path, body).await
+            }
+        }
+    }
+
+    async fn speak<S>(
+        &self,
+        stream: S,
+        host: &str,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(StatusCode, Bytes), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |e: &dyn fmt::Display| self.broken(path, e);
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        let method = if body.is_some() { Method::POST } else { Method::GET };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, host)
+            .header(header::CONTENT_TYPE, "application/json")
+            .header(header::USER_AGENT, concat!("kubectl-balancing/", env!("CARGO_PKG_VERSION")))
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|e| broken(&e))?;
+        let answer = async {
+            let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), LARGEST).collect().await.map_err(|e| broken(&e))?;
+            Ok((status, body.to_bytes()))
+        };
+        tokio::pin!(answer, connection);
+        // The connection must be driven while the answer is awaited; it ends by itself once that is read.
+        let mut open = true;
+        loop {
+            tokio::select! {
+                answer = &mut answer => return answer,
+                _ = &mut connection, if open => open = false,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        assert_eq!("unix:/run/a.sock".parse::<Endpoint>().unwrap(), Endpoint::Unix("/run/a.sock".into()));
+        assert_eq!("unix:///run/a.sock".parse::<Endpoint>().unwrap(), Endpoint::Unix("/run/a.sock".into()));
+        assert_eq!(
+            "http://10.0.0.1:5810/".parse::<Endpoint>().unwrap(),
+            Endpoint::Http("10.0.0.1:5810".into())
+        );
+        assert_eq!("http://[::1]:5810".parse::<Endpoint>().unwrap(), Endpoint::Http("[::1]:5810".into()));
+        for wrong in [
+            "",
+            "unix:",
+            "/run/a.sock",
+            "https://a:1",
+            "http://a",
+            "http://::1:80",
+            "http://a:0",
+            "http://u@a:1",
+            "http://a:1/x",
+        ] {
+            assert!(wrong.parse::<Endpoint>().is_err(), "{wrong}");
+        }
+    }
+}

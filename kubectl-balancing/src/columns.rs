@@ -1,0 +1,639 @@
+//! The columns of every table, once: terminal UI, `-o table|wide|csv`, sort keys and filters all read this registry.
+
+use std::cmp::Ordering;
+
+use balancing_api::{
+    agent::PolicyState,
+    cli::{BackendState, BackendTopItem, FrontendState, FrontendTopItem, PolicyTopItem},
+};
+
+use crate::{
+    sample::{BackendId, severity},
+    text::{NONE, UNKNOWN, list, sanitise, scaled, scaled_count},
+};
+
+/// How a value is to be taken: what colour and which glyph beside its word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tone {
+    /// Nothing special.
+    #[default]
+    Plain,
+    /// As it should be.
+    Good,
+    /// Works, but not as its author wants.
+    Warn,
+    /// Does not work.
+    Bad,
+    /// Of no interest now.
+    Dim,
+}
+
+/// A value in a table.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Cell {
+    /// Words; sanitised where it is shown.
+    Text(String),
+    /// Words that sort by a number.
+    Ranked(u8, String),
+    /// A whole number.
+    Count(u64),
+    /// A limit; 0 is none and sorts last.
+    Limit(u32),
+    /// Per second; none where it is not known.
+    Rate(Option<f64>),
+    /// A part of 1; none where there is no whole.
+    Share(Option<f64>),
+    /// So many of so many.
+    Ratio(u32, u32),
+}
+
+impl Cell {
+    fn text(text: impl Into<String>) -> Self {
+        Self::Text(text.into())
+    }
+
+    fn optional(text: Option<impl Into<String>>) -> Self {
+        text.map_or_else(|| Self::text(NONE), Self::text)
+    }
+
+    /// For people; harmless to a terminal.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Text(t) | Self::Ranked(_, t) if t.is_empty() => NONE.to_owned(),
+            Self::Text(t) | Self::Ranked(_, t) => sanitise(t).into_owned(),
+            Self::Count(n) => scaled_count(*n),
+            Self::Limit(0) => NONE.to_owned(),
+            Self::Limit(n) => scaled_count(u64::from(*n)),
+            Self::Rate(Some(r)) => scaled(*r),
+            Self::Share(Some(s)) => format!("{:.1}%", s * 100.0),
+            Self::Rate(None) => UNKNOWN.to_owned(),
+            Self::Share(None) => NONE.to_owned(),
+            Self::Ratio(a, b) => format!("{a}/{b}"),
+        }
+    }
+
+    /// For programs: numbers unscaled, nothing for what is not known.
+    #[must_use]
+    pub fn raw(&self) -> String {
+        match self {
+            Self::Text(t) | Self::Ranked(_, t) => sanitise(t).into_owned(),
+            Self::Count(n) => n.to_string(),
+            Self::Limit(n) => n.to_string(),
+            Self::Rate(v) | Self::Share(v) => v.map(|v| v.to_string()).unwrap_or_default(),
+            Self::Ratio(..) => self.shown(),
+        }
+    }
+
+    fn compare(&self, other: &Self) -> Ordering {
+        match (self, other) {
+            (Self::Text(a), Self::Text(b)) => a.cmp(b),
+            (Self::Ranked(a, s), Self::Ranked(b, t)) => a.cmp(b).then_with(|| s.cmp(t)),
+            (Self::Count(a), Self::Count(b)) => a.cmp(b),
+            (Self::Limit(a), Self::Limit(b)) => a.wrapping_sub(1).cmp(&b.wrapping_sub(1)),
+            (Self::Rate(a), Self::Rate(b)) | (Self::Share(a), Self::Share(b)) => {
+                a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
+            }
+            (Self::Ratio(a, n), Self::Ratio(b, m)) => {
+                (u64::from(*a) * u64::from(*m)).cmp(&(u64::from(*b) * u64::from(*n))).then(n.cmp(m))
+            }
+            _ => Ordering::Equal,
+        }
+    }
+}
+
+/// Which end of a value too long for its column is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ellipsis {
+    /// `frontend-of-a-l…`
+    Right,
+    /// `frontend…port`: where both ends tell things apart.
+    Middle,
+}
+
+/// Where a column is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// Always.
+    Always,
+    /// In `-o wide` and csv only.
+    Wide,
+}
+
+/// A column of a table of `R`.
+pub struct Column<R: 'static> {
+    /// What `--sort-by` calls it; in csv the name of the column.
+    pub key: &'static str,
+    /// Its header.
+    pub header: &'static str,
+    /// Where it is shown.
+    pub shown: Shown,
+    /// Numbers stand to the right in the terminal UI.
+    pub number: bool,
+    /// Where the terminal is narrow, columns of the highest priority leave first; 0 never leaves.
+    pub priority: u8,
+    /// Cells the column takes at the most in the terminal UI.
+    pub max: u16,
+    /// How a longer value is cut.
+    pub ellipsis: Ellipsis,
+    /// What it says, in one line.
+    pub help: &'static str,
+    /// The value of a row.
+    pub cell: fn(&R) -> Cell,
+}
+
+/// A row of a table.
+pub trait Row: Sized + 'static {
+    /// What tells rows apart and stays when they are sorted anew.
+    type Id: Clone + Eq + Ord + std::fmt::Debug;
+
+    /// The columns.
+    fn columns() -> &'static [Column<Self>];
+    /// This row's identity.
+    fn id(&self) -> Self::Id;
+    /// How its state is to be taken.
+    fn tone(&self) -> Tone;
+}
+
+/// There is no such column.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot sort by {asked:?}; columns are: {known}")]
+pub struct UnknownColumn {
+    asked: String,
+    known: String,
+}
+
+/// What rows are sorted by: a column's index and whether large values come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sort {
+    /// Index in [`Row::columns`].
+    pub column: usize,
+    /// Largest first.
+    pub descending: bool,
+}
+
+impl Sort {
+    /// Reads `--sort-by`: a column's key or header in any case, with `-` in front for the largest first.
+    pub fn parse<R: Row>(text: &str) -> Result<Self, UnknownColumn> {
+        let (descending, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
+        let found = R::columns()
+            .iter()
+            .position(|c| c.key.eq_ignore_ascii_case(name) || c.header.eq_ignore_ascii_case(name));
+        found.map(|column| Self { column, descending }).ok_or_else(|| {
+            let known: Vec<&str> = R::columns().iter().map(|c| c.key).collect();
+            UnknownColumn { asked: text.to_owned(), known: known.join(", ") }
+        })
+    }
+}
+
+/// The order in which rows are shown: indices of those that the filter lets through, sorted. Without a sort the rows'
+/// own order stays; equal values are told apart by it too, so that rows do not jump.
+#[must_use]
+pub fn order<R: Row>(rows: &[R], filter: &crate::filter::Filter, sort: Option<Sort>) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..rows.len()).filter(|i| filter.matches(&rows[*i])).collect();
+    if let Some(column) = sort.and_then(|s| R::columns().get(s.column)) {
+        let descending = sort.is_some_and(|s| s.descending);
+        let mut keyed: Vec<(Cell, usize)> = order.iter().map(|i| ((column.cell)(&rows[*i]), *i)).collect();
+        keyed.sort_by(|(a, _), (b, _)| {
+            let by_value = a.compare(b);
+            if descending { by_value.reverse() } else { by_value }
+        });
+        order = keyed.into_iter().map(|(_, i)| i).collect();
+    }
+    order
+}
+
+/// A column with the defaults of most.
+const fn column<R>(
+    key: &'static str,
+    header: &'static str,
+    help: &'static str,
+    cell: fn(&R) -> Cell,
+) -> Column<R> {
+    Column {
+        key,
+        header,
+        shown: Shown::Always,
+        number: false,
+        priority: 0,
+        max: 40,
+        ellipsis: Ellipsis::Middle,
+        help,
+        cell,
+    }
+}
+
+impl<R> Column<R> {
+    const fn wide(mut self) -> Self {
+        self.shown = Shown::Wide;
+        self
+    }
+
+    const fn number(mut self) -> Self {
+        self.number = true;
+        self.max = 14;
+        self
+    }
+
+    const fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    const fn max(mut self, max: u16) -> Self {
+        self.max = max;
+        self
+    }
+
+    const fn end_cut(mut self) -> Self {
+        self.ellipsis = Ellipsis::Right;
+        self
+    }
+}
+
+/// What a policy's state is called where it is shown.
+#[must_use]
+pub fn state_word(state: PolicyState) -> &'static str {
+    match state {
+        PolicyState::Programmed => "Programmed",
+        PolicyState::Fallback => "Fallback",
+        PolicyState::NotSelected => "NotSelected",
+        PolicyState::Conflicted => "Conflicted",
+        PolicyState::Invalid => "Invalid",
+        PolicyState::Failed => "Failed",
+        PolicyState::Unknown => UNKNOWN,
+    }
+}
+
+fn frontends_of(row: &PolicyTopItem) -> String {
+    let claimed = row.service.as_deref().or(row.address.as_deref());
+    match (row.frontends.as_slice(), claimed) {
+        (_, Some(service)) if row.service.is_some() => service.to_owned(),
+        ([], Some(claimed)) => claimed.to_owned(),
+        ([], None) => String::new(),
+        ([one], _) => one.to_string(),
+        ([first, rest @ ..], _) => format!("{first} +{}", rest.len()),
+    }
+}
+
+impl Row for PolicyTopItem {
+    type Id = balancing_api::policy::PolicyRef;
+
+    fn columns() -> &'static [Column<Self>] {
+        const COLUMNS: &[Column<PolicyTopItem>] = &[
+            column("state", "STATE", "is the policy in force on this node?", |r: &PolicyTopItem| {
+                Cell::Ranked(severity(r.state), state_word(r.state).to_owned())
+            })
+            .max(11)
+            .end_cut(),
+            column("name", "POLICY", "name of the policy", |r: &PolicyTopItem| {
+                Cell::text(r.policy.name.as_str())
+            }),
+            column("kind", "KIND", "lr: LocalRedirectPolicy, bl: BalancingPolicy", |r: &PolicyTopItem| {
+                Cell::text(r.policy.kind.short_name())
+            })
+            .priority(4),
+            column("frontend", "FRONTEND", "the Service or address that it matches", |r: &PolicyTopItem| {
+                Cell::text(frontends_of(r))
+            })
+            .priority(5),
+            column(
+                "nodes",
+                "NODES",
+                "nodes on which it is programmed, of those it selects",
+                |r: &PolicyTopItem| Cell::Ratio(r.nodes.programmed, r.nodes.wanted),
+            )
+            .wide()
+            .number(),
+            column(
+                "backends",
+                "BACKENDS",
+                "backends in the maps, of those it should have",
+                |r: &PolicyTopItem| Cell::Ratio(r.backends.programmed, r.backends.wanted),
+            )
+            .number()
+            .priority(2),
+            column("redirects", "REDIR/s", "connections sent to a local backend", |r: &PolicyTopItem| {
+                Cell::Rate(r.rates.as_ref().map(|x| x.redirects))
+            })
+            .number(),
+            column(
+                "balanced",
+                "BALANCED/s",
+                "connections a BalancingPolicy sent to its backends",
+                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.balanced)),
+            )
+            .number()
+            .priority(6),
+            column(
+                "qosDrops",
+                "QOS-DROPS/s",
+                "redirects not made because the limit was reached: the connection went on down the ladder",
+                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.qos_drops)),
+            )
+            .number()
+            .priority(1),
+            column(
+                "fallbacks",
+                "FALLBACK/s",
+                "redirects not made for another reason: the connection went on down the ladder",
+                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().sum())),
+            )
+            .number()
+            .priority(1),
+            column(
+                "refusals",
+                "REFUSED/s",
+                "connections for which the client got an error",
+                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.refusals)),
+            )
+            .number()
+            .priority(1),
+            column("reason", "WHY", "reason of the state", |r: &PolicyTopItem| Cell::text(r.reason.as_str()))
+                .priority(3)
+                .max(22)
+                .end_cut(),
+            column(
+                "limit",
+                "QOS-LIMIT",
+                "redirects a second and node; <none> is no limit",
+                |r: &PolicyTopItem| Cell::Limit(r.redirects_per_second),
+            )
+            .wide()
+            .number(),
+            column("id", "ID", "the policy's serviceId", |r: &PolicyTopItem| Cell::Count(u64::from(r.id)))
+                .wide()
+                .number(),
+            column(
+                "redirectsTotal",
+                "REDIRECTS",
+                "connections sent to a local backend, in all",
+                |r: &PolicyTopItem| Cell::Count(r.redirects),
+            )
+            .wide()
+            .number(),
+            column(
+                "balancedTotal",
+                "BALANCED",
+                "connections a BalancingPolicy sent, in all",
+                |r: &PolicyTopItem| Cell::Count(r.balanced),
+            )
+            .wide()
+            .number(),
+            column(
+                "qosDropsTotal",
+                "QOS-DROPS",
+                "redirects not made because of the limit, in all",
+                |r: &PolicyTopItem| Cell::Count(r.qos_drops),
+            )
+            .wide()
+            .number(),
+            column(
+                "fallbacksTotal",
+                "FALLBACKS",
+                "redirects not made for another reason, in all",
+                |r: &PolicyTopItem| Cell::Count(r.fallbacks.values().sum()),
+            )
+            .wide()
+            .number(),
+            column("refusalsTotal", "REFUSED", "connections refused, in all", |r: &PolicyTopItem| {
+                Cell::Count(r.refusals)
+            })
+            .wide()
+            .number(),
+            column("addresses", "ADDRESSES", "the frontends that it holds", |r: &PolicyTopItem| {
+                Cell::text(list(&r.frontends, 4).replace(", ", " "))
+            })
+            .wide(),
+            column("message", "MESSAGE", "reason of the state, in words", |r: &PolicyTopItem| {
+                Cell::text(r.message.as_str())
+            })
+            .wide(),
+        ];
+        COLUMNS
+    }
+
+    fn id(&self) -> Self::Id {
+        self.policy.clone()
+    }
+
+    fn tone(&self) -> Tone {
+        policy_tone(self.state)
+    }
+}
+
+/// How a policy's state is to be taken.
+#[must_use]
+pub fn policy_tone(state: PolicyState) -> Tone {
+    match state {
+        PolicyState::Programmed => Tone::Good,
+        PolicyState::NotSelected => Tone::Dim,
+        PolicyState::Fallback | PolicyState::Unknown => Tone::Warn,
+        PolicyState::Conflicted | PolicyState::Invalid | PolicyState::Failed => Tone::Bad,
+    }
+}
+
+impl Row for FrontendTopItem {
+    type Id = balancing_api::net::Frontend;
+
+    fn columns() -> &'static [Column<Self>] {
+        const COLUMNS: &[Column<FrontendTopItem>] = &[
+            column("state", "STATE", "where connections to it go", |r: &FrontendTopItem| {
+                Cell::Ranked(r.state as u8, format!("{:?}", r.state))
+            })
+            .max(10)
+            .end_cut(),
+            column(
+                "frontend",
+                "FRONTEND",
+                "address, port and protocol that clients dial",
+                |r: &FrontendTopItem| Cell::text(r.frontend.to_string()),
+            )
+            .max(52),
+            column("policy", "POLICY", "the policy that holds it", |r: &FrontendTopItem| {
+                Cell::optional(r.policy.as_ref().map(|p| format!("{}/{}", p.kind.short_name(), p.name)))
+            })
+            .priority(2),
+            column("service", "SERVICE", "the Service behind it", |r: &FrontendTopItem| {
+                Cell::optional(r.service.clone())
+            })
+            .priority(3),
+            column("backends", "BACKENDS", "backends that connections go to now", |r: &FrontendTopItem| {
+                Cell::Count(u64::from(r.backends))
+            })
+            .number()
+            .priority(2),
+            column("redirects", "REDIR/s", "connections sent to a local backend", |r: &FrontendTopItem| {
+                Cell::Rate(r.rates.map(|x| x.redirects))
+            })
+            .number(),
+            column(
+                "balanced",
+                "BALANCED/s",
+                "connections a BalancingPolicy sent to its backends",
+                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.balanced)),
+            )
+            .number()
+            .priority(4),
+            column(
+                "resolved",
+                "SERVICE/s",
+                "connections sent to an endpoint of the Service",
+                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.resolved)),
+            )
+            .number()
+            .priority(1),
+            column(
+                "qosDrops",
+                "QOS-DROPS/s",
+                "redirects not made because the limit was reached: the connection went on down the ladder",
+                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.qos_drops)),
+            )
+            .number()
+            .priority(1),
+            column(
+                "refusals",
+                "REFUSED/s",
+                "connections for which the client got an error",
+                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.refusals)),
+            )
+            .number()
+            .priority(1),
+            column(
+                "redirectsTotal",
+                "REDIRECTS",
+                "connections sent to a local backend, in all",
+                |r: &FrontendTopItem| Cell::Count(r.redirects),
+            )
+            .wide()
+            .number(),
+            column(
+                "balancedTotal",
+                "BALANCED",
+                "connections a BalancingPolicy sent, in all",
+                |r: &FrontendTopItem| Cell::Count(r.balanced),
+            )
+            .wide()
+            .number(),
+            column(
+                "resolvedTotal",
+                "RESOLVED",
+                "connections sent to the Service's endpoints, in all",
+                |r: &FrontendTopItem| Cell::Count(r.resolved),
+            )
+            .wide()
+            .number(),
+            column(
+                "qosDropsTotal",
+                "QOS-DROPS",
+                "redirects not made because of the limit, in all",
+                |r: &FrontendTopItem| Cell::Count(r.qos_drops),
+            )
+            .wide()
+            .number(),
+            column("refusalsTotal", "REFUSED", "connections refused, in all", |r: &FrontendTopItem| {
+                Cell::Count(r.refusals)
+            })
+            .wide()
+            .number(),
+            column(
+                "otherwise",
+                "OTHERWISE",
+                "what happens where no rung takes a connection",
+                |r: &FrontendTopItem| Cell::text(format!("{:?}", r.otherwise)),
+            )
+            .wide(),
+        ];
+        COLUMNS
+    }
+
+    fn id(&self) -> Self::Id {
+        self.frontend
+    }
+
+    fn tone(&self) -> Tone {
+        match self.state {
+            FrontendState::Redirected | FrontendState::Balanced => Tone::Good,
+            FrontendState::Fallback => Tone::Warn,
+            FrontendState::Refused => Tone::Bad,
+            FrontendState::Service => Tone::Plain,
+            FrontendState::Untouched => Tone::Dim,
+        }
+    }
+}
+
+impl Row for BackendTopItem {
+    type Id = BackendId;
+
+    fn columns() -> &'static [Column<Self>] {
+        const COLUMNS: &[Column<BackendTopItem>] = &[
+            column(
+                "state",
+                "STATE",
+                "Active: on the rung that takes connections; Standby: on one below",
+                |r: &BackendTopItem| Cell::Ranked(r.state as u8, format!("{:?}", r.state)),
+            )
+            .max(8)
+            .end_cut(),
+            column(
+                "backend",
+                "BACKEND",
+                "address and port that connections are sent to",
+                |r: &BackendTopItem| {
+                    Cell::text(format!("{}/{}", std::net::SocketAddr::new(r.address, r.port), r.protocol))
+                },
+            )
+            .max(52),
+            column("pod", "POD", "its pod, where known", |r: &BackendTopItem| Cell::optional(r.pod.clone()))
+                .priority(3),
+            column("node", "NODE", "its node, where known", |r: &BackendTopItem| {
+                Cell::optional(r.node.clone())
+            })
+            .priority(4),
+            column("owner", "OWNER", "the policy or Service that leads to it", |r: &BackendTopItem| {
+                Cell::text(
+                    r.owner
+                        .replace("LocalRedirectPolicy/", "lr/")
+                        .replace("BalancingPolicy/", "bl/")
+                        .replace("Service/", "svc/"),
+                )
+            })
+            .priority(1),
+            column(
+                "share",
+                "SHARE",
+                "its part of what its owner's backends were chosen, in all",
+                |r: &BackendTopItem| Cell::Share(r.share),
+            )
+            .number()
+            .priority(2),
+            column("selected", "CHOSEN/s", "how often it was chosen", |r: &BackendTopItem| {
+                Cell::Rate(r.rates.map(|x| x.selected))
+            })
+            .number(),
+            column("selectedTotal", "CHOSEN", "how often it was chosen, in all", |r: &BackendTopItem| {
+                Cell::Count(r.selected)
+            })
+            .number()
+            .priority(2),
+        ];
+        COLUMNS
+    }
+
+    fn id(&self) -> Self::Id {
+        BackendId {
+            address: self.address,
+            port: self.port,
+            protocol: self.protocol,
+            owner: self.owner.clone(),
+        }
+    }
+
+    fn tone(&self) -> Tone {
+        match self.state {
+            BackendState::Active => Tone::Good,
+            BackendState::Standby => Tone::Plain,
+            BackendState::Removed => Tone::Dim,
+        }
+    }
+}

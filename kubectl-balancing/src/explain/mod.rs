@@ -1,0 +1,77 @@
+//! `explain`: what a policy or a connection comes to on a node, and why.
+
+pub mod connection;
+pub mod policy;
+
+use clap::ValueEnum;
+
+/// `-o` of `explain`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    #[default]
+    Text,
+    /// A JSON document.
+    Json,
+    /// A YAML document.
+    Yaml,
+}
+
+/// Why `explain` could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The agent did not answer.
+    #[error(transparent)]
+    Client(#[from] crate::client::Error),
+    /// No such policy.
+    #[error("{0}")]
+    NotFound(String),
+    /// The output could not be written.
+    #[error("failed to write the output: {0}")]
+    Write(#[from] std::io::Error),
+    /// The output could not be formed.
+    #[error("failed to form the output: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The output could not be formed.
+    #[error("failed to form the output: {0}")]
+    Yaml(#[from] serde_yaml::Error),
+}
+
+/// `Key:         value`, further lines of the value below its first.
+fn field(out: &mut String, key: &str, value: &str) {
+    const WIDTH: usize = 13;
+    for (i, line) in value.lines().enumerate() {
+        let label = if i == 0 && !key.is_empty() { format!("{key}:") } else { String::new() };
+        out.push_str(format!("{label:WIDTH$}{line}").trim_end());
+        out.push('\n');
+    }
+}
+
+/// Columns two blanks apart, without a header.
+fn columns(rows: &[Vec<String>]) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut out = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(&format!("{cell:width$}  "));
+        }
+        out.push_str(line.trim_end());
+        out.push('\n');
+    }
+    out
+}
+
+/// `10.244.1.7:53  pod kube-system/node-local-dns-x9f  node n1` as cells.
+fn backend_cells(b: &balancing_api::agent::BackendInfo) -> Vec<String> {
+    let mut cells = vec![std::net::SocketAddr::new(b.address, b.port).to_string()];
+    if let Some(pod) = &b.pod {
+        cells.push(format!("pod {}", crate::text::sanitise(pod)));
+    }
+    if let Some(node) = &b.node {
+        cells.push(format!("node {}", crate::text::sanitise(node)));
+    }
+    cells
+}

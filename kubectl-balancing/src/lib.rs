@@ -1,0 +1,17 @@
+//! The kubectl plugin: shows what Balancing does on a node, and why. It only reads.
+//!
+//! Decisions are pure functions over the agent's documents ([`sample`], [`explain`], [`simulate`]); asking the agent
+//! ([`client`]) and the terminal ([`tui`]) are thin shells around them.
+
+pub mod cli;
+pub mod client;
+pub mod colour;
+pub mod columns;
+pub mod explain;
+pub mod filter;
+pub mod sample;
+pub mod simulate;
+pub mod table;
+pub mod text;
+pub mod top;
+pub mod validate;

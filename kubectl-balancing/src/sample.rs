@@ -1,0 +1,503 @@
+//! What agents answered at one moment, and the rows and rates that follow from it. Pure.
+//!
+//! A sample speaks of many nodes; one agent is the case of one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use balancing_api::{
+    agent::{
+        BackendCounters, BackendInfo, Counters, FrontendCounters, FrontendInfo, FrontendList, NodeStatus,
+        Otherwise, PolicyCounters, PolicyState, PolicyStatus, RungInfo, RungKind,
+    },
+    cli::{
+        BackendState, BackendTopItem, Coverage, FrontendRates, FrontendState, FrontendTopItem, NodeCount,
+        PolicyRates, PolicyTopItem,
+    },
+    net::{Frontend, Protocol},
+    policy::PolicyRef,
+};
+use jiff::Timestamp;
+
+/// What one node's agent answered.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeSample {
+    /// `GET /v1/status`
+    pub status: NodeStatus,
+    /// `GET /v1/frontends`
+    pub frontends: FrontendList,
+    /// `GET /v1/counters`
+    pub counters: Counters,
+}
+
+/// What all nodes answered at one moment. A node that did not answer is not in `nodes`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sample {
+    /// Those that answered.
+    pub nodes: Vec<NodeSample>,
+    /// Which nodes the numbers speak of.
+    pub coverage: Coverage,
+}
+
+impl Sample {
+    /// The sample of a single agent.
+    #[must_use]
+    pub fn of_one(node: NodeSample) -> Self {
+        Self { nodes: vec![node], coverage: Coverage { fresh: 1, ..Coverage::default() } }
+    }
+
+    /// When the latest of the nodes was read.
+    #[must_use]
+    pub fn taken_at(&self) -> Timestamp {
+        self.nodes.iter().map(|n| n.counters.taken_at).max().unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// The identity of a backend's row.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BackendId {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// The policy or Service that leads to it.
+    pub owner: String,
+}
+
+/// Something that concerns a whole node, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Name of the node.
+    pub node: String,
+    /// What is wrong.
+    pub text: String,
+}
+
+/// The rows of one sample, with rates where there was a sample before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Board {
+    /// The sample.
+    pub sample: Sample,
+    /// Seconds since the sample before; none for the first.
+    pub interval: Option<f64>,
+    /// A row a policy, problems first.
+    pub policies: Vec<PolicyTopItem>,
+    /// A row a frontend, by address.
+    pub frontends: Vec<FrontendTopItem>,
+    /// A row a backend and owner, by owner.
+    pub backends: Vec<BackendTopItem>,
+    /// What concerns whole nodes.
+    pub problems: Vec<Problem>,
+}
+
+/// How bad a state is; problems come first.
+#[must_use]
+pub fn severity(state: PolicyState) -> u8 {
+    match state {
+        PolicyState::Failed => 0,
+        PolicyState::Invalid => 1,
+        PolicyState::Conflicted => 2,
+        PolicyState::Fallback => 3,
+        PolicyState::Unknown => 4,
+        PolicyState::Programmed => 5,
+        PolicyState::NotSelected => 6,
+    }
+}
+
+impl Board {
+    /// The rows of a sample. Rates need the sample before.
+    #[must_use]
+    pub fn new(sample: Sample, before: Option<&Sample>) -> Self {
+        let before: HashMap<&str, &NodeSample> = before
+            .map(|s| s.nodes.iter().map(|n| (n.status.node.name.as_str(), n)).collect())
+            .unwrap_or_default();
+        let spans: Vec<Option<Span<'_>>> = sample
+            .nodes
+            .iter()
+            .map(|n| before.get(n.status.node.name.as_str()).and_then(|b| Span::new(b, n)))
+            .collect();
+        let interval = spans.iter().flatten().map(|s| s.seconds).reduce(f64::max);
+        let policies = policy_rows(&sample, &spans);
+        let frontends = frontend_rows(&sample, &spans);
+        let backends = backend_rows(&sample, &spans);
+        let problems = sample.nodes.iter().flat_map(problems).collect();
+        Self { interval, policies, frontends, backends, problems, sample }
+    }
+
+    /// What the first node that knows the policy says about it.
+    #[must_use]
+    pub fn status_of(&self, policy: &PolicyRef) -> Option<&PolicyStatus> {
+        self.sample
+            .nodes
+            .iter()
+            .flat_map(|n| &n.status.policies)
+            .find(|p| p.name == policy.name && p.kind == policy.kind)
+    }
+}
+
+/// Two samples of one node whose difference makes rates.
+struct Span<'a> {
+    seconds: f64,
+    policies: HashMap<&'a PolicyRef, &'a PolicyCounters>,
+    frontends: HashMap<Frontend, &'a FrontendCounters>,
+    backends: HashMap<BackendId, u64>,
+}
+
+impl<'a> Span<'a> {
+    /// None where the counters began again in between, or no time has passed.
+    fn new(before: &'a NodeSample, now: &NodeSample) -> Option<Self> {
+        if before.counters.since != now.counters.since {
+            return None;
+        }
+        let seconds = now.counters.taken_at.duration_since(before.counters.taken_at).as_secs_f64();
+        (seconds > 0.0).then(|| Self {
+            seconds,
+            policies: before.counters.policies.iter().map(|c| (&c.policy, c)).collect(),
+            frontends: before.counters.frontends.iter().map(|c| (c.frontend, c)).collect(),
+            backends: before.counters.backends.iter().map(|c| (backend_id(c), c.selected)).collect(),
+        })
+    }
+
+    /// A counter per second; none where it went down, because then it began again.
+    fn rate(&self, before: u64, now: u64) -> Option<f64> {
+        now.checked_sub(before).map(|n| n as f64 / self.seconds)
+    }
+}
+
+fn backend_id(c: &BackendCounters) -> BackendId {
+    BackendId { address: c.address, port: c.port, protocol: c.protocol, owner: c.owner.clone() }
+}
+
+fn key(policy: &PolicyStatus) -> PolicyRef {
+    PolicyRef::new(policy.kind, policy.name.clone())
+}
+
+fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
+    let mut rows: BTreeMap<PolicyRef, PolicyTopItem> = BTreeMap::new();
+    for (node, span) in sample.nodes.iter().zip(spans) {
+        for status in &node.status.policies {
+            let name = key(status);
+            match rows.get_mut(&name) {
+                Some(row) => join_status(row, status),
+                None => {
+                    rows.insert(name.clone(), policy_row(name, status));
+                }
+            }
+        }
+        let counted: HashMap<&PolicyRef, &PolicyCounters> =
+            node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
+        for (name, row) in &mut rows {
+            if let Some(now) = counted.get(name) {
+                add_policy_counters(row, now);
+            }
+            if let Some(span) = span
+                && let Some(rates) =
+                    policy_rates(span, span.policies.get(name).copied(), counted.get(name).copied())
+            {
+                add_policy_rates(row.rates.get_or_insert_default(), rates);
+            }
+        }
+    }
+    let mut rows: Vec<PolicyTopItem> = rows.into_values().collect();
+    rows.sort_by(|a, b| {
+        (severity(a.state), &a.policy.name, a.policy.kind).cmp(&(
+            severity(b.state),
+            &b.policy.name,
+            b.policy.kind,
+        ))
+    });
+    rows
+}
+
+fn policy_row(policy: PolicyRef, status: &PolicyStatus) -> PolicyTopItem {
+    PolicyTopItem {
+        policy,
+        id: status.id,
+        state: status.state,
+        reason: status.reason.clone(),
+        message: status.message.clone(),
+        service: status.wanted.service.clone(),
+        address: status.wanted.address.clone(),
+        frontends: status.frontends.clone(),
+        nodes: node_count(status.state),
+        backends: status.backends,
+        redirects_per_second: status.redirects_per_second,
+        redirects: 0,
+        balanced: 0,
+        qos_drops: 0,
+        fallbacks: BTreeMap::new(),
+        refusals: 0,
+        rates: None,
+    }
+}
+
+fn node_count(state: PolicyState) -> NodeCount {
+    NodeCount {
+        wanted: u32::from(state != PolicyState::NotSelected),
+        programmed: u32::from(state == PolicyState::Programmed),
+    }
+}
+
+/// A further node's word on a policy: the worst state is shown, numbers add up.
+fn join_status(row: &mut PolicyTopItem, status: &PolicyStatus) {
+    let nodes = node_count(status.state);
+    row.nodes.wanted += nodes.wanted;
+    row.nodes.programmed += nodes.programmed;
+    row.backends.wanted += status.backends.wanted;
+    row.backends.programmed += status.backends.programmed;
+    if severity(status.state) < severity(row.state) {
+        row.state = status.state;
+        row.reason.clone_from(&status.reason);
+        row.message.clone_from(&status.message);
+    }
+    row.redirects_per_second = match (row.redirects_per_second, status.redirects_per_second) {
+        (0, limit) | (limit, 0) => limit,
+        (a, b) => a.min(b),
+    };
+    let known: BTreeSet<Frontend> = row.frontends.iter().copied().collect();
+    row.frontends.extend(status.frontends.iter().filter(|f| !known.contains(f)));
+}
+
+fn add_policy_counters(row: &mut PolicyTopItem, now: &PolicyCounters) {
+    row.redirects += now.redirects;
+    row.balanced += now.balanced;
+    row.qos_drops += now.qos_drops;
+    row.refusals += now.refusals;
+    for (reason, count) in &now.fallbacks {
+        *row.fallbacks.entry(reason.clone()).or_default() += count;
+    }
+}
+
+/// A policy without counters has counted nothing: what is removed and returns begins at zero.
+fn policy_rates(
+    span: &Span<'_>,
+    before: Option<&PolicyCounters>,
+    now: Option<&PolicyCounters>,
+) -> Option<PolicyRates> {
+    let Some(now) = now else {
+        return before.is_none().then(PolicyRates::default);
+    };
+    let of = |field: fn(&PolicyCounters) -> u64| span.rate(before.map_or(0, field), field(now));
+    let mut fallbacks = BTreeMap::new();
+    for (reason, count) in &now.fallbacks {
+        let earlier = before.and_then(|b| b.fallbacks.get(reason)).copied().unwrap_or(0);
+        fallbacks.insert(reason.clone(), span.rate(earlier, *count)?);
+    }
+    Some(PolicyRates {
+        redirects: of(|c| c.redirects)?,
+        balanced: of(|c| c.balanced)?,
+        qos_drops: of(|c| c.qos_drops)?,
+        fallbacks,
+        refusals: of(|c| c.refusals)?,
+    })
+}
+
+fn add_policy_rates(sum: &mut PolicyRates, rates: PolicyRates) {
+    sum.redirects += rates.redirects;
+    sum.balanced += rates.balanced;
+    sum.qos_drops += rates.qos_drops;
+    sum.refusals += rates.refusals;
+    for (reason, rate) in rates.fallbacks {
+        *sum.fallbacks.entry(reason).or_default() += rate;
+    }
+}
+
+/// The rung that takes connections while nothing but the backends decides: the first that has any.
+#[must_use]
+pub fn taking_rung(frontend: &FrontendInfo) -> Option<&RungInfo> {
+    frontend.rungs.iter().find(|r| !r.backends.is_empty())
+}
+
+/// Where connections to a frontend go.
+#[must_use]
+pub fn frontend_state(frontend: &FrontendInfo) -> FrontendState {
+    let has_policy = frontend.rungs.iter().any(|r| r.rung != RungKind::Service);
+    match (taking_rung(frontend).map(|r| r.rung), frontend.otherwise) {
+        (Some(RungKind::Redirect), _) => FrontendState::Redirected,
+        (Some(RungKind::Balance), _) => FrontendState::Balanced,
+        (None, Otherwise::Refuse) => FrontendState::Refused,
+        (_, _) if has_policy => FrontendState::Fallback,
+        (Some(RungKind::Service), _) => FrontendState::Service,
+        (None, Otherwise::Untouched) => FrontendState::Untouched,
+    }
+}
+
+fn frontend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<FrontendTopItem> {
+    let mut rows: BTreeMap<Frontend, FrontendTopItem> = BTreeMap::new();
+    for (node, span) in sample.nodes.iter().zip(spans) {
+        let counted: HashMap<Frontend, &FrontendCounters> =
+            node.counters.frontends.iter().map(|c| (c.frontend, c)).collect();
+        let mut here = HashSet::new();
+        for info in node.frontends.items.iter().filter(|i| here.insert(i.frontend)) {
+            let backends = taking_rung(info).map_or(0, |r| r.backends.len() as u32);
+            let row = rows.entry(info.frontend).or_insert_with(|| frontend_row(info));
+            row.backends += backends;
+            row.state = row.state.min(frontend_state(info));
+            let now = counted.get(&info.frontend).copied();
+            if let Some(now) = now {
+                row.redirects += now.redirects;
+                row.balanced += now.balanced;
+                row.resolved += now.resolved;
+                row.qos_drops += now.qos_drops;
+                row.refusals += now.refusals;
+            }
+            if let Some(span) = span
+                && let Some(rates) = frontend_rates(span, span.frontends.get(&info.frontend).copied(), now)
+            {
+                let sum = row.rates.get_or_insert_default();
+                sum.redirects += rates.redirects;
+                sum.balanced += rates.balanced;
+                sum.resolved += rates.resolved;
+                sum.qos_drops += rates.qos_drops;
+                sum.refusals += rates.refusals;
+            }
+        }
+    }
+    rows.into_values().collect()
+}
+
+fn frontend_row(info: &FrontendInfo) -> FrontendTopItem {
+    FrontendTopItem {
+        frontend: info.frontend,
+        state: frontend_state(info),
+        policy: info.rungs.iter().find_map(|r| r.policy.clone()),
+        service: info.rungs.iter().find_map(|r| r.service.clone()),
+        backends: 0,
+        otherwise: info.otherwise,
+        redirects: 0,
+        balanced: 0,
+        resolved: 0,
+        qos_drops: 0,
+        refusals: 0,
+        rates: None,
+    }
+}
+
+fn frontend_rates(
+    span: &Span<'_>,
+    before: Option<&FrontendCounters>,
+    now: Option<&FrontendCounters>,
+) -> Option<FrontendRates> {
+    let Some(now) = now else {
+        return before.is_none().then(FrontendRates::default);
+    };
+    let of = |field: fn(&FrontendCounters) -> u64| span.rate(before.map_or(0, field), field(now));
+    Some(FrontendRates {
+        redirects: of(|c| c.redirects)?,
+        balanced: of(|c| c.balanced)?,
+        resolved: of(|c| c.resolved)?,
+        qos_drops: of(|c| c.qos_drops)?,
+        refusals: of(|c| c.refusals)?,
+    })
+}
+
+/// `LocalRedirectPolicy/name`, `Service/namespace/name`: whose backends a rung's are.
+#[must_use]
+pub fn owner(rung: &RungInfo) -> String {
+    match (&rung.policy, &rung.service) {
+        (Some(policy), _) => policy.to_string(),
+        (None, Some(service)) => format!("Service/{service}"),
+        (None, None) => crate::text::UNKNOWN.to_owned(),
+    }
+}
+
+fn backend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<BackendTopItem> {
+    let mut rows: BTreeMap<(String, BackendId), BackendTopItem> = BTreeMap::new();
+    let mut row = |id: BackendId, state: BackendState, known: Option<&BackendInfo>| {
+        let row = rows.entry((id.owner.clone(), id.clone())).or_insert_with(|| BackendTopItem {
+            address: id.address,
+            port: id.port,
+            protocol: id.protocol,
+            owner: id.owner,
+            state,
+            pod: known.and_then(|b| b.pod.clone()),
+            node: known.and_then(|b| b.node.clone()),
+            selected: 0,
+            share: None,
+            rates: None,
+        });
+        row.state = row.state.min(state);
+    };
+    for node in &sample.nodes {
+        for info in &node.frontends.items {
+            let taking = taking_rung(info).map(|r| r.rung);
+            for rung in &info.rungs {
+                let state =
+                    if taking == Some(rung.rung) { BackendState::Active } else { BackendState::Standby };
+                let owner = owner(rung);
+                for b in &rung.backends {
+                    let protocol = info.frontend.protocol;
+                    let id = BackendId { address: b.address, port: b.port, protocol, owner: owner.clone() };
+                    row(id, state, Some(b));
+                }
+            }
+        }
+        for counted in &node.counters.backends {
+            row(backend_id(counted), BackendState::Removed, None);
+        }
+    }
+    for (node, span) in sample.nodes.iter().zip(spans) {
+        let counted: HashMap<BackendId, u64> =
+            node.counters.backends.iter().map(|c| (backend_id(c), c.selected)).collect();
+        for ((_, id), row) in &mut rows {
+            let now = counted.get(id).copied();
+            row.selected += now.unwrap_or(0);
+            if let Some(span) = span {
+                let before = span.backends.get(id).copied();
+                let rate = match (before, now) {
+                    (Some(_), None) => None,
+                    (before, now) => span.rate(before.unwrap_or(0), now.unwrap_or(0)),
+                };
+                if let Some(rate) = rate {
+                    row.rates.get_or_insert_default().selected += rate;
+                }
+            }
+        }
+    }
+    let mut rows: Vec<BackendTopItem> = rows.into_values().collect();
+    add_shares(&mut rows);
+    rows
+}
+
+fn add_shares(rows: &mut [BackendTopItem]) {
+    let mut sums: HashMap<String, u64> = HashMap::new();
+    for row in rows.iter() {
+        *sums.entry(row.owner.clone()).or_default() += row.selected;
+    }
+    for row in rows {
+        row.share = match sums.get(&row.owner) {
+            Some(0) | None => None,
+            Some(sum) => Some(row.selected as f64 / *sum as f64),
+        };
+    }
+}
+
+/// What a node's status says is wrong with all of it.
+fn problems(node: &NodeSample) -> Vec<Problem> {
+    let status = &node.status;
+    let name = &status.node.name;
+    let problem = |text: String| Problem { node: name.clone(), text };
+    let mut found = Vec::new();
+    for c in status
+        .conditions
+        .iter()
+        .filter(|c| c.type_ != "Ready" && c.type_ != "ErrnoFidelity" && c.status != "True")
+    {
+        let colon = if c.message.is_empty() { "" } else { ": " };
+        found.push(problem(format!("{} is {} ({}){colon}{}", c.type_, c.status, c.reason, c.message)));
+    }
+    for e in &status.source_errors {
+        let place = match (e.line, e.column) {
+            (0, _) => e.file.clone(),
+            (line, 0) => format!("{}:{line}", e.file),
+            (line, column) => format!("{}:{line}:{column}", e.file),
+        };
+        let object = if e.object.is_empty() { String::new() } else { format!("{}: ", e.object) };
+        found.push(problem(format!("{place}: {object}{}", e.message)));
+    }
+    found
+}

@@ -1,0 +1,263 @@
+//! The program as a script meets it: streams, exit status, formats, against an agent of canned documents.
+
+mod fixture;
+#[path = "fixture/server.rs"]
+mod server;
+
+use std::{
+    process::{Command, Output},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use server::Server;
+
+fn run(server: &Server, args: &[&str]) -> Output {
+    command(&server.address(), args).output().unwrap()
+}
+
+fn command(agent: &str, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-balancing"));
+    command.args(args).env("BALANCING_AGENT", agent);
+    for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "FORCE_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn json(output: &Output) -> serde_json::Value {
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn without_a_terminal_top_prints_once() {
+    let server = Server::agent(fixture::world());
+    for args in [&["top"][..], &["top", "--once"], &["top", "policies"]] {
+        let mut args = args.to_vec();
+        args.extend(["--interval", "100ms"]);
+        let output = run(&server, &args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        assert!(text.lines().next().unwrap().starts_with("STATE"), "{text}");
+        assert!(text.contains("node-local-dns") && !text.contains('\u{1b}'), "{text}");
+        assert_eq!(text.lines().count(), 9);
+        // The rates come from two samples that are a second of the agent's clock apart.
+        let line = text.lines().find(|l| l.contains("node-local-dns")).unwrap();
+        assert!(line.contains("100") && line.contains("37.0"), "{line}");
+    }
+}
+
+#[test]
+fn one_sample_has_no_rates() {
+    let server = Server::agent(fixture::world());
+    let output = run(&server, &["top", "--interval", "0s"]);
+    assert!(stdout(&output).contains("<unknown>"));
+    let document = json(&run(&server, &["top", "--interval", "0s", "-o", "json"]));
+    assert!(document["interval"].is_null());
+    assert!(document["items"][0]["rates"].is_null());
+}
+
+#[test]
+fn documents_have_the_shapes_of_the_contract() {
+    let server = Server::agent(fixture::world());
+    let document =
+        json(&run(&server, &["top", "--interval", "100ms", "-o", "json", "--filter", "node-local-dns lr"]));
+    assert_eq!(document["apiVersion"], "cli.balancing.elf.io/v1alpha1");
+    assert_eq!(document["kind"], "PolicyTop");
+    assert_eq!(document["coverage"]["fresh"], 1);
+    let items = document["items"].as_array().unwrap();
+    let item = items.iter().find(|i| i["name"] == "node-local-dns").unwrap();
+    assert_eq!(item["kind"], "LocalRedirectPolicy");
+    assert_eq!(item["qosDrops"], 370 + 2 * 37);
+    assert_eq!(item["rates"]["qosDrops"], 37.0);
+    assert_eq!(item["rates"]["fallbacks"]["ExemptCaller"], 2.0);
+    let explained = json(&run(&server, &["explain", "policy", "lr/node-local-dns", "-o", "json"]));
+    assert_eq!(
+        (&explained["kind"], &explained["name"]),
+        (&"PolicyExplanation".into(), &"node-local-dns".into())
+    );
+    assert_eq!(
+        (&explained["effective"], &explained["policy"]["kind"]),
+        (&"Yes".into(), &"LocalRedirectPolicy".into())
+    );
+    let decision = json(&run(&server, &["explain", "connection", "--to", "10.96.0.10:53/udp", "-o", "json"]));
+    assert_eq!((&decision["kind"], &decision["verdict"]), (&"Decision".into(), &"redirect".into()));
+    assert_eq!(decision["intended"]["verdict"], "redirect");
+    assert_eq!(decision["qos"]["used"], 37);
+}
+
+#[test]
+fn count_prints_so_many_samples() {
+    let server = Server::agent(fixture::world());
+    let output = run(&server, &["top", "--count", "3", "--interval", "100ms", "-o", "jsonl"]);
+    let lines: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    let taken: Vec<&str> = lines.iter().map(|l| l["takenAt"].as_str().unwrap()).collect();
+    assert!(taken.is_sorted() && taken[0] != taken[2]);
+    assert!(lines.iter().all(|l| l["interval"] == 1.0));
+    let csv = run(&server, &["top", "backends", "--count", "2", "--interval", "100ms", "-o", "csv"]);
+    let text = stdout(&csv);
+    assert_eq!(text.matches("time,state,backend").count(), 1);
+    assert!(text.lines().all(|l| l.matches(',').count() == 8), "{text}");
+}
+
+#[test]
+fn sort_and_filter() {
+    let server = Server::agent(fixture::world());
+    let first = |args: &[&str]| {
+        let mut all = vec!["top", "--interval", "100ms"];
+        all.extend(args);
+        stdout(&run(&server, &all)).lines().nth(1).unwrap_or_default().to_owned()
+    };
+    assert!(first(&["--sort-by=-redirects"]).contains("node-local-dns"));
+    assert!(first(&["--sort-by", "-REDIR/s"]).contains("node-local-dns"));
+    assert!(first(&["--sort-by", "name"]).contains("apiserver-cache"));
+    assert!(first(&["backends", "--sort-by=-selected", "--filter", "!active"]).starts_with("Standby"));
+    let wrong = run(&server, &["top", "--sort-by", "colour"]);
+    assert_eq!(wrong.status.code(), Some(1));
+    assert!(stderr(&wrong).contains("colour") && stderr(&wrong).contains("qosDrops"), "{}", stderr(&wrong));
+    let none = run(&server, &["top", "--interval", "0s", "--filter", "nothing-like-it"]);
+    assert_eq!((none.status.code(), stdout(&none).as_str()), (Some(0), ""));
+    assert!(stderr(&none).contains("None of 8 policies"), "{}", stderr(&none));
+}
+
+#[test]
+fn an_unknown_policy_is_named_with_its_neighbours() {
+    let server = Server::agent(fixture::world());
+    let output = run(&server, &["explain", "policy", "node-local-dsn"]);
+    assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(1), ""));
+    let text = stderr(&output);
+    assert!(text.contains("\"node-local-dsn\"") && text.contains("did you mean node-local-dns"), "{text}");
+    let kind = run(&server, &["explain", "policy", "bl/node-local-dns"]);
+    assert_eq!(kind.status.code(), Some(1));
+}
+
+#[test]
+fn a_connection_that_differs_is_a_failure() {
+    let mut world = fixture::world();
+    world.programmed.items[2].rungs[0].backends.clear();
+    let server = Server::agent(world);
+    let output = run(&server, &["explain", "connection", "--to", "10.96.0.10:53/udp"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("DIFFERS"), "{}", stdout(&output));
+    let same = run(&server, &["explain", "connection", "--to", "10.96.0.10:53/tcp"]);
+    assert_eq!(same.status.code(), Some(0));
+}
+
+#[test]
+fn no_agent_is_told_at_once() {
+    let left_over = std::env::temp_dir().join(format!("kubectl-balancing-left-over-{}", std::process::id()));
+    let _ = std::fs::remove_file(&left_over);
+    drop(std::os::unix::net::UnixListener::bind(&left_over).unwrap());
+    let commands: [&[&str]; 3] = [
+        &["top", "--once"],
+        &["explain", "policy", "x"],
+        &["explain", "connection", "--from", "host", "--to", "10.0.0.1:80/tcp"],
+    ];
+    for path in ["/nonexistent/agent.sock", left_over.to_str().unwrap()] {
+        for args in commands {
+            let begin = Instant::now();
+            let mut args = args.to_vec();
+            let agent = format!("unix:{path}");
+            args.extend(["--agent", &agent]);
+            let output = command("unix:/elsewhere", &args).output().unwrap();
+            let text = stderr(&output);
+            assert_eq!(output.status.code(), Some(1), "{text}");
+            assert!(
+                text.starts_with("error: ") && text.contains(path) && !text.contains("panicked"),
+                "{text}"
+            );
+            assert!(begin.elapsed() < Duration::from_secs(3));
+        }
+    }
+    let _ = std::fs::remove_file(&left_over);
+}
+
+#[test]
+fn answers_that_are_no_agents() {
+    let cases: [(Option<(u16, &str)>, &str); 5] = [
+        (None, "broke off"),
+        (Some((200, "hello")), "is no"),
+        (Some((200, r#"{"apiVersion":"x","kind":"Other"}"#)), "is no"),
+        (
+            Some((503, r#"{"error":{"code":"Busy","field":"","message":"come\u001b[31m back"}}"#)),
+            "come^[[31m back",
+        ),
+        (Some((400, r#"{"error":{"code":"InvalidField","field":"to.port","message":"no"}}"#)), "to.port: no"),
+    ];
+    for (answer, expected) in cases {
+        let answer = answer.map(|(status, body)| (status, body.as_bytes().to_vec()));
+        let server = Server::new(Arc::new(move |_, _| answer.clone()));
+        let output = run(&server, &["top", "--once"]);
+        let text = stderr(&output);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text.contains(expected) && text.contains(server.path.to_str().unwrap()), "{text}");
+        assert!(!text.contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn an_agent_that_does_not_answer_is_given_up() {
+    let (hold, held) = std::sync::mpsc::channel::<()>();
+    let held = std::sync::Mutex::new(held);
+    let server = Server::new(Arc::new(move |_, _| {
+        let _ = held.lock().unwrap().recv();
+        None
+    }));
+    let begin = Instant::now();
+    let output = run(&server, &["top", "--once"]);
+    assert!(begin.elapsed() < Duration::from_secs(9));
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("did not answer"), "{}", stderr(&output));
+    drop(hold);
+}
+
+#[test]
+fn a_closed_pipe_ends_quietly() {
+    let server = Server::agent(fixture::world());
+    let mut command = command(&server.address(), &["top", "--interval", "0s", "-o", "json"]);
+    let mut child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(141));
+    assert_eq!(stderr(&output), "");
+}
+
+#[test]
+fn flags_stand_before_and_after_the_command() {
+    let server = Server::agent(fixture::world());
+    let agent = server.address();
+    for args in [
+        &["--agent", &agent, "--color", "always", "top", "--interval", "0s"][..],
+        &["top", "--interval", "0s", "--agent", &agent, "--color", "always"],
+    ] {
+        let output = command("unix:/elsewhere", args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        assert!(stdout(&output).contains('\u{1b}'));
+    }
+}
+
+#[test]
+fn what_comes_from_outside_does_not_reach_the_terminal() {
+    let mut world = fixture::world();
+    world.policy("typo").message = "\u{1b}]0;owned\u{7}\nnext".to_owned();
+    world.policy("zoned").name = "x".repeat(253);
+    let server = Server::agent(world);
+    for args in [&["top", "--interval", "0s", "-o", "wide"][..], &["explain", "policy", "typo"]] {
+        let output = run(&server, args);
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let text = stdout(&output);
+        assert!(!text.contains(['\u{1b}', '\u{7}']) && text.contains("^[]0;owned^G next"), "{text}");
+    }
+}
