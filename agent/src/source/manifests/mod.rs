@@ -30,7 +30,7 @@ use jiff::Timestamp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::Batch;
-use crate::snapshot::Converter;
+use crate::snapshot::{Converter, Object};
 use contents::Problem;
 use file::{Found, Stamp};
 use folder::{FileName, Folder};
@@ -114,6 +114,18 @@ impl Drop for Manifests {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+}
+
+/// The objects of a text, and what of it is wrong. An object with a fault is left out, a policy that breaks a rule is not.
+#[must_use]
+pub fn objects(text: &str, converter: &mut Converter) -> (Vec<Object>, Vec<String>) {
+    match contents::read(text, converter) {
+        Ok(contents) => (
+            contents.objects.into_values().map(|placed| placed.object).collect(),
+            contents.problems.iter().map(|p| format!("{}:{}: {}", p.line, p.column, p.message)).collect(),
+        ),
+        Err(p) => (Vec::new(), vec![format!("{}:{}: {}", p.line, p.column, p.message)]),
     }
 }
 
