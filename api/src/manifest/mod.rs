@@ -178,11 +178,11 @@ fn add(
         column,
         value,
     };
-    let missing = |what: &str| format!("{what} is missing, so this is no object of Kubernetes");
+    let missing = |what: &str| format!("{what} missing, so this is no object of Kubernetes");
     let message = match (&object.value, object.api_version.as_str(), object.kind.as_str()) {
-        (Value::Object(_), "", "") => missing("apiVersion and kind"),
-        (Value::Object(_), "", _) => missing("apiVersion"),
-        (Value::Object(_), _, "") => missing("kind"),
+        (Value::Object(_), "", "") => missing("apiVersion and kind are"),
+        (Value::Object(_), "", _) => missing("apiVersion is"),
+        (Value::Object(_), _, "") => missing("kind is"),
         (Value::Object(_), _, _) => return objects.push(object),
         (other, _, _) => format!("expected an object of Kubernetes, found {}", describe(other)),
     };

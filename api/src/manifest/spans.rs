@@ -55,6 +55,15 @@ struct Entry {
     value: Node,
 }
 
+/// What to mark of a value that has no key of its own: a scalar itself, a mapping by its first key.
+fn beginning(node: &Node) -> (Marker, Marker) {
+    match &node.children {
+        Children::None => (node.start, node.end),
+        Children::Map(entries) => entries.first().map_or((node.start, node.end), |e| (e.start, e.end)),
+        Children::Seq(_) => (node.start, node.start),
+    }
+}
+
 impl Spans {
     /// The positions in that text.
     #[must_use]
@@ -72,7 +81,7 @@ impl Spans {
         let Some(mut node) = document.checked_sub(1).and_then(|i| self.documents.get(i)) else {
             return self.position(1, 1);
         };
-        let mut mark = (node.start, node.start);
+        let mut mark = beginning(node);
         for segment in path.segments() {
             match (segment, &node.children) {
                 (Segment::Key(k), Children::Map(entries)) => {
@@ -86,13 +95,7 @@ impl Spans {
                 (Segment::Index(i), Children::Seq(items)) => {
                     let Some(item) = items.get(*i) else { break };
                     node = item;
-                    mark = match &node.children {
-                        Children::None => (node.start, node.end),
-                        Children::Map(entries) => {
-                            entries.first().map_or((node.start, node.end), |e| (e.start, e.end))
-                        }
-                        Children::Seq(_) => (node.start, node.start),
-                    };
+                    mark = beginning(node);
                 }
                 _ => break,
             }
@@ -135,6 +138,23 @@ impl Spans {
         let column = clamp(1 + self.text[self.lines[index]..start].chars().count());
         let end_column = column + u32::from(width > 0);
         Span { bytes: start..start + width, line, column, end_line: line, end_column }
+    }
+
+    /// The word that starts at a line and column, from 1, or one character where none does.
+    #[must_use]
+    pub fn word(&self, line: u32, column: u32) -> Span {
+        let mut span = self.position(line, column);
+        let rest = &self.text[span.bytes.start..];
+        let word =
+            rest.find(|c: char| c.is_whitespace() || matches!(c, ':' | ',' | '[' | ']' | '{' | '}' | '\0'));
+        let length = word.unwrap_or(rest.len());
+        if length > span.bytes.len() {
+            let end = span.bytes.start + length;
+            span.end_column =
+                span.column + u32::try_from(self.text[span.bytes.start..end].chars().count()).unwrap_or(1);
+            span.bytes.end = end;
+        }
+        span
     }
 
     fn between(&self, start: Marker, end: Marker) -> Span {

@@ -122,7 +122,7 @@ fn what_is_no_object_is_rejected_and_the_rest_is_kept() {
             (1, "expected an object of Kubernetes, found the text \"just text\""),
             (2, "expected an object of Kubernetes, found a list"),
             (3, "apiVersion is missing, so this is no object of Kubernetes"),
-            (4, "apiVersion and kind is missing, so this is no object of Kubernetes"),
+            (4, "apiVersion and kind are missing, so this is no object of Kubernetes"),
         ]
     );
     assert_eq!(parsed.objects.len(), 1);

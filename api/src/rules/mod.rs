@@ -5,6 +5,7 @@
 
 mod catalogue;
 pub mod checked;
+pub mod document;
 mod files;
 mod finding;
 mod policy;

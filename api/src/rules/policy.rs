@@ -10,7 +10,7 @@ use super::{
     catalogue::code,
     checked::{Backend, Matcher, Ports, Selector, pair},
     ports::{self, Side},
-    reader::{Fields, Report},
+    reader::{Fields, Report, to_text},
     selector,
     syntax::{is_dns_label, is_dns_subdomain, nearest},
 };
@@ -52,6 +52,7 @@ const QOS: &[&str] = &["redirectsPerSecond"];
 
 /// Where each field that stands in one kind of place belongs.
 const HOMES: &[(&str, &[&str])] = &[
+    ("metadata", &["name", "labels", "annotations"]),
     ("spec", &["config", "frontend", "backend"]),
     ("spec of a LocalRedirectPolicy", &["qos"]),
     ("spec.config", CONFIG),
@@ -218,7 +219,7 @@ fn metadata(report: &mut Report, object: &Fields<'_>, kind: PolicyKind) -> Optio
         return None;
     };
     let name = name(report, &meta, kind);
-    if let Some(namespace) = meta.text(report, "namespace") {
+    if let Some(namespace) = meta.text(report, "namespace").filter(|n| !n.is_empty()) {
         let message = format!("a {kind} is cluster-scoped: namespace {namespace:?} is ignored");
         let place = Place::key(meta.path.key("namespace"));
         let help = "remove it; where backend pods may live is said by namespaces in spec.backend";
@@ -269,12 +270,7 @@ fn string_map(report: &mut Report, meta: &Fields<'_>, key: &'static str) {
     for (key, value) in map.iter().filter(|(_, v)| !v.is_string()) {
         let path = path.key(key);
         let message = format!("{path} has to be text, not {}", describe(value));
-        let help = if value.is_number() || value.is_boolean() {
-            format!("put it in quotes: \"{value}\"")
-        } else {
-            String::new()
-        };
-        report.add(code::TYPE, Severity::Error, Place::value(path), message, &help);
+        report.add(code::TYPE, Severity::Error, Place::value(path), message, to_text(value));
     }
 }
 
@@ -602,7 +598,10 @@ fn limit(report: &mut Report, spec: &Fields<'_>) -> Option<u32> {
         Value::String(s) if s.parse::<u32>().is_ok() => format!("write it without quotes: {s}"),
         _ => "write a whole number; 0 means no limit".to_owned(),
     };
-    let message = format!("the limit is {}, which is no number from 0 to 4294967295", describe(value));
+    let message = match value {
+        Value::Number(n) => format!("the limit {n} is no whole number from 0 to 4294967295"),
+        other => format!("the limit is {}, not a number", describe(other)),
+    };
     report.block(code::LIMIT, &path, message, &help);
     None
 }

@@ -152,7 +152,7 @@ fn protocol(report: &mut Report, written: &str, entry: &Path) -> Option<Protocol
     let path = entry.key("protocol");
     let Ok(protocol) = written.parse::<Protocol>() else {
         let message = if written.eq_ignore_ascii_case("sctp") {
-            "SCTP is not translated: there is no such data path".to_owned()
+            "SCTP is not supported, TCP and UDP are".to_owned()
         } else {
             format!("protocol {} is neither TCP nor UDP", describe_text(written))
         };

@@ -12,6 +12,11 @@ pub(super) struct Report {
 }
 
 impl Report {
+    /// How many findings block.
+    pub(super) fn blocking(&self) -> usize {
+        self.findings.iter().filter(|f| f.blocks).count()
+    }
+
     /// An error that keeps an agent from programming the object.
     pub(super) fn block(&mut self, code: &'static str, path: &Path, message: String, help: &str) {
         self.add(code, Severity::Error, Place::value(path.clone()), message, help).blocks = true;
@@ -68,7 +73,12 @@ impl<'a> Fields<'a> {
         known: &'static [&'static str],
     ) -> Option<Self> {
         let Value::Object(map) = value else {
-            report.wrong_type(&path, "a mapping", value, "");
+            report.wrong_type(
+                &path,
+                "a mapping",
+                value,
+                "write its fields beneath it, two spaces further in",
+            );
             return None;
         };
         let fields = Self { map, path, known };
@@ -94,7 +104,7 @@ impl<'a> Fields<'a> {
 
     /// The known field, not itself there, that an unknown one is a slip of.
     fn meant_by(&self, key: &str) -> Option<&'static str> {
-        nearest(key, self.known.iter().copied().filter(|k| !self.map.contains_key(*k)))
+        nearest(key, self.known.iter().copied().filter(|k| self.get(k).is_none()))
     }
 
     /// A field; null is absent.
@@ -119,7 +129,7 @@ impl<'a> Fields<'a> {
         }
         let path = self.path.key(key);
         let state = if self.map.contains_key(key) { "is empty" } else { "is missing" };
-        report.block(code::TYPE, &path, format!("{path} {state}"), "");
+        report.block(code::TYPE, &path, format!("{path} {state}"), to_add(key));
     }
 
     /// Is there an unknown field that is a slip of this one?
@@ -148,11 +158,7 @@ impl<'a> Fields<'a> {
         if value.is_string() {
             return value.as_str();
         }
-        let help = match value {
-            Value::Number(_) | Value::Bool(_) => format!("put it in quotes: \"{value}\""),
-            _ => String::new(),
-        };
-        report.wrong_type(&self.path.key(key), "text", value, &help);
+        report.wrong_type(&self.path.key(key), "text", value, to_text(value));
         None
     }
 
@@ -205,4 +211,31 @@ impl<'a> Fields<'a> {
     ) -> Option<Fields<'a>> {
         Fields::open(report, self.get(key)?, self.path.key(key), known)
     }
+}
+
+/// What to write where a field is missing.
+fn to_add(key: &str) -> &'static str {
+    match key {
+        "spec" => "add spec with frontend and backend",
+        "frontend" => "add frontend: what clients dial, by addressMatcher or serviceMatcher",
+        "backend" => "add backend: where it leads",
+        "ip" => "add ip: ADDRESS, what clients dial",
+        "serviceName" => "add serviceName: NAME of the Service that clients dial",
+        "namespace" => "add namespace: NAME of the Service's namespace",
+        "toPorts" => "add toPorts: a list of {port: NUMBER, protocol: TCP or UDP, name: NAME}",
+        "port" => "add port: a number from 1 to 65535",
+        "protocol" => "add protocol: TCP or protocol: UDP",
+        "endpointSelector" => {
+            "add endpointSelector: the labels of the backend pods, as matchLabels: {app: NAME}"
+        }
+        "addresses" => "add addresses: a list of IP addresses",
+        "key" => "add key: the name of the label",
+        "operator" => "add operator: In, NotIn, Exists or DoesNotExist",
+        _ => "add it",
+    }
+}
+
+/// How to make text of a value. What it was before YAML made a number of it is not known any more.
+pub(super) fn to_text(value: &Value) -> &'static str {
+    if value.is_number() || value.is_boolean() { "put it in quotes" } else { "" }
 }

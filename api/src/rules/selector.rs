@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     catalogue::code,
     checked::{Condition, Requirement, Selector},
-    reader::{Fields, Report},
+    reader::{Fields, Report, to_text},
     syntax::{is_label_key, is_label_value, nearest},
 };
 use crate::manifest::Path;
@@ -16,7 +16,7 @@ const SELECTOR: &[&str] = &["matchLabels", "matchExpressions"];
 const EXPRESSION: &[&str] = &["key", "operator", "values"];
 const OPERATORS: [&str; 4] = ["In", "NotIn", "Exists", "DoesNotExist"];
 
-/// Read a selector. Nothing where it is no selector at all; what is wrong inside was reported and blocks.
+/// Read a selector; nothing where a part of it is wrong, which was reported and blocks.
 pub(super) fn read(report: &mut Report, value: &Value, path: &Path) -> Option<Selector> {
     if let Value::Object(map) = value
         && !map.is_empty()
@@ -32,17 +32,18 @@ pub(super) fn read(report: &mut Report, value: &Value, path: &Path) -> Option<Se
         );
         return None;
     }
+    let before = report.blocking();
     let fields = Fields::open(report, value, path.clone(), SELECTOR)?;
     let mut requirements = match_labels(report, &fields);
     if fields.is_misspelt("matchLabels") || fields.is_misspelt("matchExpressions") {
-        // Without the misspelt part it would select more than was meant.
         fields.block_misspelt(report);
         return None;
     }
     for (i, value) in fields.list(report, "matchExpressions").into_iter().flatten().enumerate() {
         requirements.extend(expression(report, value, path.key("matchExpressions").index(i)));
     }
-    Some(Selector { requirements })
+    // Without what could not be read it would select more than was meant.
+    (report.blocking() == before).then_some(Selector { requirements })
 }
 
 fn match_labels(report: &mut Report, fields: &Fields<'_>) -> Vec<Requirement> {
@@ -119,11 +120,7 @@ fn key_syntax(report: &mut Report, key: &str, path: &Path) {
 
 fn value_syntax(report: &mut Report, value: &Value, path: &Path) -> Option<String> {
     let Some(text) = value.as_str() else {
-        let help = match value {
-            Value::Number(_) | Value::Bool(_) => format!("put it in quotes: \"{value}\""),
-            _ => String::new(),
-        };
-        report.wrong_type(path, "text", value, &help);
+        report.wrong_type(path, "text", value, to_text(value));
         return None;
     };
     if !is_label_value(text) {

@@ -131,10 +131,13 @@ fn conflict(policies: &[Policy], winner: usize, loser: usize, ports: &str) -> Se
         Matcher::Address(_) => code::ADDRESS_CONFLICT,
     };
     let severity = if everywhere { Severity::Error } else { Severity::Warning };
-    let where_ = if everywhere { "" } else { " on every node that both select" };
-    let message =
-        format!("{} already takes {ports} of {}: it wins{where_}, {}", w.reference, l.matcher, why(w, l));
-    let help = "leave the ports to one of the two, or give them node selectors that exclude each other";
+    let nodes = if everywhere { "" } else { " on the nodes that both select" };
+    let message = format!("{ports} of {} goes to {}{nodes}: {}", l.matcher, w.reference, why(w, l));
+    let unknown = w.created.is_none() && l.created.is_none();
+    let help = format!(
+        "leave the ports to one of the two, or give them node selectors that exclude each other{}",
+        if unknown { "; in a cluster the one that was created first wins" } else { "" }
+    );
     let place = |p: &Policy| {
         let path = match p.matcher {
             Matcher::Address(_) => ["spec", "frontend", "addressMatcher", "ip"],
@@ -142,19 +145,19 @@ fn conflict(policies: &[Policy], winner: usize, loser: usize, ports: &str) -> Se
         };
         Place::value(Path::of(&path))
     };
-    let finding = finding(code, severity, place(l), message, help);
+    let finding = finding(code, severity, place(l), message, &help);
     SetFinding { policy: loser, finding, other: (winner, place(w), format!("{} wins", w.reference)) }
 }
 
 /// The rule that decided, in words.
 fn why(winner: &Policy, loser: &Policy) -> &'static str {
     match (winner.created, loser.created) {
-        (None, Some(_)) => "for without a creationTimestamp it counts as the older",
-        (w, l) if w != l => "for it is older",
+        (None, Some(_)) => "without a creationTimestamp it counts as the older one",
+        (w, l) if w != l => "it is older",
         _ if winner.reference.kind != loser.reference.kind => {
-            "for at the same age a LocalRedirectPolicy comes before a BalancingPolicy"
+            "a LocalRedirectPolicy comes before a BalancingPolicy of the same age"
         }
-        _ => "for at the same age the name decides",
+        _ => "of the same age, the first by name wins",
     }
 }
 
