@@ -204,3 +204,196 @@ fn text(bytes: &[u8]) -> String {
     let end = bytes.iter().position(|b| *b == 0).unwrap_or(bytes.len());
     String::from_utf8_lossy(bytes.get(..end).unwrap_or_default()).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::policy::PolicyKind;
+    use balancing_datapath::{HOOK_SENDMSG6, SCOPE_ANY, TCP, UDP, addr_from_ip};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Names of a node with one policy, one pod and one Service.
+    struct Names;
+
+    impl Resolve for Names {
+        fn policy(&self, index: u32) -> Option<PolicyRef> {
+            (index == 3).then(|| PolicyRef::new(PolicyKind::LocalRedirectPolicy, "x"))
+        }
+
+        fn caller(&self, cgroup: u64, pid: u32) -> (Option<String>, Option<String>) {
+            let mine = (cgroup, pid) == (77, 4242);
+            (mine.then(|| "ns/p".to_owned()), mine.then(|| "c".to_owned()))
+        }
+
+        fn service(&self, frontend: &Frontend) -> Option<String> {
+            (frontend.port == 53).then(|| "kube-system/kube-dns".to_owned())
+        }
+
+        fn time(&self, monotonic: u64) -> Timestamp {
+            Timestamp::from_nanosecond(i128::from(monotonic)).unwrap()
+        }
+    }
+
+    fn raw() -> Raw {
+        let vip = addr_from_ip([10, 96, 0, 10].into());
+        Raw {
+            time: 1_500_000_000,
+            cgroup: 77,
+            netns: 5,
+            key: FrontendKey::new(vip, 53u16.to_be(), UDP, SCOPE_ANY),
+            backend: addr_from_ip([10, 244, 1, 7].into()),
+            backend_port: 5353u16.to_be(),
+            hook: HOOK_SENDMSG6,
+            outcome: Outcome::Policy as u8,
+            reason: PolicyReason::Taken as u8,
+            flags: 0,
+            spare: 0,
+            policy: 3,
+            pid: 4242,
+            comm: *b"dig\0rest of it\0\0",
+        }
+    }
+
+    /// The bytes as the kernel lays them out, field after field: the layout has no padding.
+    fn bytes(raw: &Raw) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let [key, more_key] = raw.key.addr;
+        let [backend, more_backend] = raw.backend;
+        for word in [raw.time, raw.cgroup, raw.netns, key, more_key, raw.key.meta, backend, more_backend] {
+            bytes.extend(word.to_ne_bytes());
+        }
+        bytes.extend(raw.backend_port.to_ne_bytes());
+        bytes.extend([raw.hook, raw.outcome, raw.reason, raw.flags]);
+        bytes.extend(raw.spare.to_ne_bytes());
+        bytes.extend(raw.policy.to_ne_bytes());
+        bytes.extend(raw.pid.to_ne_bytes());
+        bytes.extend(raw.comm);
+        bytes
+    }
+
+    fn decoded(raw: &Raw) -> Event {
+        decode(&bytes(raw), &Names).unwrap()
+    }
+
+    #[test]
+    fn every_field_is_where_the_layout_has_it() {
+        assert_eq!(
+            decoded(&raw()),
+            Event {
+                time: "1970-01-01T00:00:01.5Z".parse().unwrap(),
+                outcome: EventOutcome::Redirect,
+                hook: "sendmsg6".to_owned(),
+                process: Process { pid: 4242, comm: "dig".to_owned() },
+                cgroup_id: 77,
+                pod: Some("ns/p".to_owned()),
+                container: Some("c".to_owned()),
+                from: EventSource { netns: 5 },
+                to: Frontend::new([10, 96, 0, 10].into(), 53, Protocol::Udp),
+                chosen: Some(BackendAddress { address: [10, 244, 1, 7].into(), port: 5353 }),
+                policy: Some(PolicyRef::new(PolicyKind::LocalRedirectPolicy, "x")),
+                service: Some("kube-system/kube-dns".to_owned()),
+                failure: None,
+            }
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out() {
+        let v6 = "fd00::1".parse().unwrap();
+        let event = decoded(&Raw {
+            cgroup: 1,
+            policy: 9,
+            key: FrontendKey::new(addr_from_ip(v6), 80u16.to_be(), TCP, SCOPE_ANY),
+            backend: [0, 0],
+            outcome: Outcome::Untouched as u8,
+            reason: PolicyReason::NoBackend as u8,
+            comm: [b'n'; 16],
+            ..raw()
+        });
+        assert_eq!(event.to, Frontend::new(v6, 80, Protocol::Tcp));
+        assert_eq!(
+            (event.pod, event.container, event.policy, event.service, event.chosen),
+            (None, None, None, None, None)
+        );
+        assert_eq!(event.process.comm, "nnnnnnnnnnnnnnnn");
+    }
+
+    #[test]
+    fn outcomes_and_their_reasons() {
+        use EventOutcome as E;
+        use PolicyReason as R;
+        let balance = EVENT_BALANCE;
+        let unrecorded = EVENT_UNRECORDED;
+        for (outcome, reason, flags, wanted, failure) in [
+            (Outcome::Policy, R::Taken, 0, E::Redirect, None),
+            (Outcome::Policy, R::Taken, balance, E::Balance, None),
+            (Outcome::Service, R::None, 0, E::Service, None),
+            (Outcome::Service, R::QosLimit, 0, E::QosDrop, Some("QosLimit")),
+            (Outcome::Untouched, R::QosLimit, 0, E::QosDrop, Some("QosLimit")),
+            (Outcome::Service, R::ExemptCaller, 0, E::Fallback, Some("ExemptCaller")),
+            (Outcome::Service, R::AgentStale, 0, E::Fallback, Some("AgentStale")),
+            (Outcome::Service, R::NoBackend, 0, E::Fallback, Some("NoLocalBackend")),
+            (Outcome::Untouched, R::NoBackend, balance, E::Fallback, Some("NoBackend")),
+            (Outcome::Refuse, R::None, 0, E::Refuse, Some("NoBackend")),
+            (Outcome::Refuse, R::NoBackend, 0, E::Refuse, Some("NoLocalBackend")),
+            (Outcome::Refuse, R::NoBackend, balance, E::Refuse, Some("NoBackend")),
+            (Outcome::Refuse, R::QosLimit, 0, E::Refuse, Some("QosLimit")),
+            (Outcome::Policy, R::Taken, unrecorded, E::Failure, Some("Unrecorded")),
+            (Outcome::Service, R::QosLimit, unrecorded | balance, E::Failure, Some("Unrecorded")),
+        ] {
+            let event = decoded(&Raw { outcome: outcome as u8, reason: reason as u8, flags, ..raw() });
+            assert_eq!(
+                (event.outcome, event.failure.as_deref()),
+                (wanted, failure),
+                "{outcome:?} {reason:?} {flags}"
+            );
+        }
+    }
+
+    #[test]
+    fn bytes_of_another_layout_are_refused() {
+        let decode = |bytes: &[u8]| decode(bytes, &Names).unwrap_err();
+        assert_eq!(decode(&[]), DecodeError::Size(0));
+        assert_eq!(decode(&[0; 97]).to_string(), "an event of 97 bytes, and an event has 96");
+        let value = |field, value| DecodeError::Value { field, value };
+        assert_eq!(decode(&bytes(&Raw { hook: 9, ..raw() })), value("hook", 9));
+        assert_eq!(decode(&bytes(&Raw { outcome: 4, ..raw() })), value("outcome", 4));
+        assert_eq!(decode(&bytes(&Raw { reason: 6, ..raw() })), value("reason", 6));
+        let sctp = FrontendKey::new([0, 0], 1, 132, SCOPE_ANY);
+        assert_eq!(decode(&bytes(&Raw { key: sctp, ..raw() })), value("protocol", 132));
+    }
+
+    #[test]
+    fn times_are_counted_from_now() {
+        let clock = WallClock { monotonic: 10_000_000_000, wall: "2026-01-02T03:04:05Z".parse().unwrap() };
+        assert_eq!(clock.at(10_000_000_000).to_string(), "2026-01-02T03:04:05Z");
+        assert_eq!(clock.at(8_500_000_000).to_string(), "2026-01-02T03:04:03.5Z");
+        assert_eq!(clock.at(11_000_000_000).to_string(), "2026-01-02T03:04:06Z");
+        let far = clock.at(u64::MAX);
+        assert_eq!(far.to_string(), "2610-07-24T02:38:28.709551615Z");
+        let now = WallClock::now();
+        assert!(now.at(u64::try_from(now.monotonic).unwrap()) == now.wall);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_fall_over(bytes in proptest::collection::vec(any::<u8>(), 90..100)) {
+            let _ = decode(&bytes, &Names);
+        }
+
+        #[test]
+        fn addresses_and_ports_come_through(vip: std::net::IpAddr, port: u16, to: std::net::IpAddr, to_port: u16) {
+            let event = decoded(&Raw {
+                key: FrontendKey::new(addr_from_ip(vip), port.to_be(), TCP, SCOPE_ANY),
+                backend: addr_from_ip(to),
+                backend_port: to_port.to_be(),
+                ..raw()
+            });
+            prop_assert_eq!(event.to, Frontend::new(vip, port, Protocol::Tcp));
+            let chosen = BackendAddress { address: to.to_canonical(), port: to_port };
+            let unspecified = addr_from_ip(to) == [0, 0];
+            prop_assert_eq!(event.chosen, (!unspecified).then_some(chosen));
+        }
+    }
+}

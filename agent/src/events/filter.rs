@@ -120,3 +120,38 @@ impl Query {
         Ok(query)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries() {
+        let query = |pairs: &[(&str, &str)]| Query::from_pairs(pairs.iter().copied()).unwrap();
+        assert_eq!(query(&[]), Query::default());
+        let all = [
+            ("follow", "true"),
+            ("policy", "LocalRedirectPolicy/x"),
+            ("outcome", "qosDrop"),
+            ("to", "[::ffff:10.0.0.1]:53"),
+            ("limit", "0"),
+            ("rate", "10"),
+        ];
+        let filter = Filter {
+            policy: Some("LocalRedirectPolicy/x".to_owned()),
+            outcome: Some(EventOutcome::QosDrop),
+            to: Some("10.0.0.1:53".parse().unwrap()),
+        };
+        assert_eq!(query(&all), Query { follow: true, limit: Some(0), rate: Some(10), filter });
+        assert!(!query(&[("follow", "false")]).follow);
+        let error = Query::from_pairs([("to", "10.0.0.1")]).unwrap_err();
+        assert_eq!(error.to_string(), "\"10.0.0.1\": expected ADDRESS:PORT, an IPv6 address in brackets");
+    }
+
+    #[test]
+    fn outcomes_are_spelled_as_in_documents() {
+        for (name, outcome) in OUTCOMES {
+            assert_eq!(serde_json::to_value(outcome).unwrap(), name);
+        }
+    }
+}
