@@ -1,0 +1,241 @@
+//! `validate`: the rules over files, without agent, cluster or network.
+
+mod draw;
+mod input;
+mod resolve;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+};
+
+use balancing_api::{
+    cli::document,
+    manifest::parse,
+    rules::{
+        RULES, Severity, check_files,
+        document::{FINDING_LIST, FindingList, Summary},
+        page, rule,
+    },
+};
+use clap::{Args, ValueEnum};
+
+use self::{draw::Painter, input::File, resolve::Resolved};
+use crate::text::sanitise;
+
+/// Nothing at or over the threshold was found.
+const CLEAN: u8 = 0;
+/// Something was.
+const FINDINGS: u8 = 1;
+/// A file could not be read, or there was nothing to read.
+const FAILED: u8 = 2;
+
+const EXAMPLES: &str = "\
+Examples:
+  # One file
+  kubectl balancing validate -f policy.yaml
+
+  # A folder with everything beneath it, warnings count as failures too
+  kubectl balancing validate -R -f manifests/ --fail-on warning
+
+  # What a template makes
+  helm template . | kubectl balancing validate -f -
+
+  # What a rule is about
+  kubectl balancing validate --explain BAL0104
+
+Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read or the command line is wrong.";
+
+/// Check policies in files, without a cluster.
+///
+/// Looks at every LocalRedirectPolicy and BalancingPolicy in the files, each by itself and all of them together. Objects
+/// of other kinds are skipped and counted. Needs no cluster, agent or network.
+#[derive(Args, Debug, Default)]
+#[command(after_help = EXAMPLES)]
+pub struct ValidateArgs {
+    /// Files and folders to check; - is the standard input. Of a folder: *.yaml, *.yml and *.json
+    #[arg(short = 'f', long = "filename", value_name = "FILE", value_delimiter = ',')]
+    pub filename: Vec<PathBuf>,
+
+    /// The same, without -f
+    #[arg(value_name = "FILE")]
+    pub paths: Vec<PathBuf>,
+
+    /// Go through the folders inside of folders too
+    #[arg(short = 'R', long)]
+    pub recursive: bool,
+
+    /// How to print findings
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Output,
+
+    /// Which findings make the exit status 1
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
+    pub fail_on: FailOn,
+
+    /// List all rules
+    #[arg(long, conflicts_with_all = ["filename", "paths", "explain"])]
+    pub list_rules: bool,
+
+    /// Explain a rule, with examples
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["filename", "paths"])]
+    pub explain: Option<String>,
+}
+
+/// How to print findings.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people, with the lines they are about
+    #[default]
+    Text,
+    /// One document, kind FindingList
+    Json,
+}
+
+/// From which severity on a finding is a failure.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum FailOn {
+    /// Errors alone
+    #[default]
+    Error,
+    /// Warnings too
+    Warning,
+}
+
+impl FailOn {
+    fn severity(self) -> Severity {
+        match self {
+            Self::Error => Severity::Error,
+            Self::Warning => Severity::Warning,
+        }
+    }
+}
+
+/// Run the command -> its exit status. Findings go to `stdout`; counts, and what could not be read, to `stderr`.
+pub fn run(args: &ValidateArgs, stdout: &mut dyn Write, stderr: &mut dyn Write, colour: bool) -> u8 {
+    let stdin = &mut io::stdin().lock();
+    // Whoever closed the stream does not want to hear of it.
+    run_with(args, stdin, stdout, stderr, colour).unwrap_or(FAILED)
+}
+
+fn run_with(
+    args: &ValidateArgs,
+    stdin: &mut dyn Read,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+    colour: bool,
+) -> io::Result<u8> {
+    if args.list_rules {
+        return list_rules(stdout).map(|()| CLEAN);
+    }
+    if let Some(code) = &args.explain {
+        return explain(code, stdout, stderr);
+    }
+    let named: Vec<_> = args.filename.iter().chain(&args.paths).cloned().collect();
+    if named.is_empty() {
+        writeln!(
+            stderr,
+            "error: no files given: name files or folders with -f, or -f - for the standard input"
+        )?;
+        return Ok(FAILED);
+    }
+    let (files, failures) = input::read(&named, args.recursive, stdin);
+    for failure in &failures {
+        writeln!(stderr, "error: {}", sanitise(failure))?;
+    }
+    let (findings, summary) = examine(&files);
+    match args.output {
+        Output::Text => {
+            let painter = Painter::new(colour);
+            for finding in &findings {
+                writeln!(stdout, "{}\n", painter.finding(&files, finding))?;
+            }
+        }
+        Output::Json => {
+            let items = findings.iter().map(|f| f.item(&files)).collect();
+            let list = document(FINDING_LIST, FindingList { items, summary });
+            serde_json::to_writer_pretty(&mut *stdout, &list)?;
+            writeln!(stdout)?;
+        }
+    }
+    stdout.flush()?;
+    if !files.is_empty() {
+        write!(stderr, "{}", sum_up(&summary, &findings))?;
+    }
+    let failed = findings.iter().any(|f| f.finding.severity >= args.fail_on.severity());
+    Ok(match (failures.is_empty(), failed) {
+        (false, _) => FAILED,
+        (true, true) => FINDINGS,
+        (true, false) => CLEAN,
+    })
+}
+
+/// Parse and check files.
+fn examine(files: &[File]) -> (Vec<Resolved>, Summary) {
+    let parsed: Vec<_> = files
+        .iter()
+        .map(|file| {
+            let mut parsed = parse(&file.text);
+            if let Some(error) = &file.error {
+                parsed.error = Some(error.clone());
+            }
+            parsed
+        })
+        .collect();
+    let examined = check_files(&parsed);
+    let count = |s| examined.findings.iter().filter(|f| f.finding.severity == s).count();
+    let summary = Summary {
+        files: files.len(),
+        objects: examined.policies,
+        errors: count(Severity::Error),
+        warnings: count(Severity::Warning),
+        skipped: examined.skipped,
+    };
+    (resolve::resolve(files, examined.findings), summary)
+}
+
+/// The counts in words, and where to read on.
+fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
+    let Summary { files, objects, errors, warnings, skipped } = *summary;
+    let many = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
+    let found = match (errors, warnings) {
+        _ if objects == 0 && errors == 0 => "no policy found, so nothing was checked".to_owned(),
+        (0, 0) => "no problems found".to_owned(),
+        _ => format!("{}, {}", many(errors, "error", "errors"), many(warnings, "warning", "warnings")),
+    };
+    let others = match skipped {
+        0 => String::new(),
+        n => format!("; {} skipped", many(n, "other object", "other objects")),
+    };
+    let mut text = format!(
+        "{}, {}: {found}{others}\n",
+        many(files, "file", "files"),
+        many(objects, "policy", "policies")
+    );
+    if let Some(worst) = findings.iter().rev().max_by_key(|f| f.finding.severity) {
+        let code = worst.finding.code;
+        text.push_str(&format!("For more on a rule: kubectl balancing validate --explain {code}\n"));
+    }
+    text
+}
+
+fn list_rules(stdout: &mut dyn Write) -> io::Result<()> {
+    writeln!(stdout, "{:<9}{:<10}RULE", "CODE", "SEVERITY")?;
+    for rule in RULES {
+        writeln!(stdout, "{:<9}{:<10}{}", rule.code, rule.severity, rule.title)?;
+    }
+    stdout.flush()
+}
+
+fn explain(code: &str, stdout: &mut dyn Write, stderr: &mut dyn Write) -> io::Result<u8> {
+    let Some(rule) = rule(code) else {
+        let known = "kubectl balancing validate --list-rules shows all";
+        writeln!(stderr, "error: there is no rule {}; {known}", sanitise(code))?;
+        return Ok(FAILED);
+    };
+    write!(stdout, "{}", page(rule))?;
+    stdout.flush()?;
+    Ok(CLEAN)
+}

@@ -1,0 +1,324 @@
+use std::{
+    fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use clap::Parser;
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+/// The arguments as the command line gives them.
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    args: ValidateArgs,
+}
+
+/// A folder of its own, gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let name = format!("validate-{}-{}", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().unwrap()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Ran {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+fn validate_stdin(line: &[&str], mut stdin: &[u8]) -> Ran {
+    let args = Line::parse_from(std::iter::once("validate").chain(line.iter().copied())).args;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let code = run_with(&args, &mut stdin, &mut out, &mut err, false).unwrap();
+    Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
+}
+
+fn validate(line: &[&str]) -> Ran {
+    validate_stdin(line, b"")
+}
+
+/// What a person sees of these files: the findings, then the counts.
+fn drawn(files: &[(&str, &str)], colour: bool) -> String {
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned(), error: None })
+        .collect();
+    let (findings, summary) = examine(&files);
+    let painter = Painter::new(colour);
+    let drawn = findings.iter().map(|f| painter.finding(&files, f) + "\n\n").collect::<String>();
+    drawn + &sum_up(&summary, &findings)
+}
+
+fn snapshot(name: &str, text: &str) {
+    let mut settings = insta::Settings::new();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!(format!("validate-{name}"), text));
+}
+
+/// A policy that is right.
+fn good() -> String {
+    rule("BAL0102").unwrap().good.text()
+}
+
+/// The same with one place changed.
+fn bent(old: &str, new: &str) -> String {
+    assert!(good().contains(old), "{old}");
+    good().replacen(old, new, 1)
+}
+
+#[test]
+fn every_rule_as_people_see_it() {
+    for rule in RULES {
+        let text = drawn(&[("policy.yaml", &rule.bad.text())], false);
+        assert!(text.contains(&format!("[{}]", rule.code)), "{text}");
+        snapshot(rule.code, &text);
+    }
+}
+
+#[test]
+fn odd_texts_do_not_break_the_drawing() {
+    snapshot("crlf", &drawn(&[("crlf.yaml", &bent("\"80\"", "\"abc\"").replace('\n', "\r\n"))], false));
+    let tabs = bent("port: \"80\"", "port:\t\"abc\"\t# tabs\tall over");
+    snapshot("tabs", &drawn(&[("tabs.yaml", &tabs)], false));
+    let wide = bent("ip: 169.254.0.90", "ip: '界界界' # 全角");
+    snapshot("wide", &drawn(&[("wide.yaml", &wide)], false));
+    let control = bent("\"80\"", "\"\\e[31mred\\e[0m\\u202e\" # \u{1b}[31m\u{202e}");
+    let text = drawn(&[("\u{1b}[2J.yaml", &control)], false);
+    assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    snapshot("control", &text);
+    let long = bent("name: web", &format!("name: {}", "w".repeat(254)));
+    snapshot("long-name", &drawn(&[("long.yaml", &long)], false));
+}
+
+#[test]
+fn json_of_one_long_line() {
+    let line = r#"{"apiVersion": "v1", "kind": "List", "items": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": {"x": "PAD"}}, {"apiVersion": "balancing.elf.io/v1beta1", "kind": "LocalRedirectPolicy", "metadata": {"name": "web"}, "spec": {"frontend": {"addressMatcher": {"ip": "10.0.0.1", "toPorts": [{"port": 0, "protocol": "TCP"}]}}, "backend": {"endpointSelector": {"matchLabels": {"app": "web"}}, "toPorts": [{"port": 80, "protocol": "TCP"}]}}}]}"#;
+    let line = line.replace("PAD", &"x".repeat(3000));
+    let column = line.find("0, \"protocol\"").unwrap() + 1;
+    let text = drawn(&[("list.json", &line)], false);
+    assert!(text.lines().all(|l| l.chars().count() < 200), "{text}");
+    assert!(text.contains(&format!("list.json:1:{column}")), "{text}");
+    snapshot("one-line", &text);
+}
+
+#[test]
+fn conflicts_show_both_files() {
+    let later = bent("name: web", "name: shop");
+    snapshot("two-files", &drawn(&[("b/shop.yaml", &later), ("a/web.yaml", &good())], false));
+}
+
+#[test]
+fn what_newcomers_write() {
+    let files = [
+        ("kind.yaml", bent("LocalRedirectPolicy", "LocalRedirectPolice")),
+        ("headless.yaml", good().lines().skip(2).map(|l| format!("{l}\n")).collect()),
+        ("template.yaml", bent("name: web", "name: {{ .Release.Name }}")),
+        ("indent.yaml", bent("          name: http", "         name: http")),
+        ("labels.yaml", bent("      matchLabels:\n        app: web", "      app: web")),
+        (
+            "ports.yaml",
+            bent("      - port: \"8080\"\n        protocol: TCP\n        name: http", "      - 8080"),
+        ),
+        ("dns.yaml", bent("169.254.0.90", "web.default.svc")),
+        ("host.yaml", bent("169.254.0.90", "169.254.0.90:80")),
+        ("name.yaml", bent("metadata:\n  name: web", "metadata:\nname: web")),
+        ("slip.yaml", bent("endpointSelector", "endpointSelectr")),
+        ("words.yaml", "kind of a policy\n".to_owned()),
+        ("values.yaml", "replicas: 3\n".to_owned()),
+    ];
+    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_str())).collect();
+    snapshot("newcomers", &drawn(&files, false));
+}
+
+#[test]
+fn colours_only_when_asked() {
+    let files = [("p.yaml", bent("\"80\"", "\"abc\""))];
+    let files: Vec<_> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
+    let (plain, coloured) = (drawn(&files, false), drawn(&files, true));
+    assert!(!plain.contains('\u{1b}'));
+    assert!(coloured.contains("\u{1b}["));
+    let mut stripped = String::new();
+    let mut rest = coloured.as_str();
+    while let Some(at) = rest.find('\u{1b}') {
+        stripped.push_str(&rest[..at]);
+        rest = &rest[at..];
+        rest = &rest[rest.find('m').unwrap() + 1..];
+    }
+    assert_eq!(stripped + rest, plain);
+}
+
+#[test]
+fn exit_status_does_not_depend_on_the_format() {
+    let folder = Folder::new();
+    let clean = folder.write("clean.yaml", good());
+    let warning = folder.write("warning.yaml", bent("  name: web\n", "  name: web\n  namespace: x\n"));
+    let error = folder.write("error.yaml", bent("\"80\"", "\"abc\""));
+    let missing = folder.0.join("missing.yaml").display().to_string();
+    for output in ["text", "json"] {
+        for (file, fail_on, code) in [
+            (&clean, "error", 0),
+            (&clean, "warning", 0),
+            (&warning, "error", 0),
+            (&warning, "warning", 1),
+            (&error, "error", 1),
+            (&error, "warning", 1),
+            (&missing, "error", 2),
+        ] {
+            let ran = validate(&["-f", file, "-o", output, "--fail-on", fail_on]);
+            assert_eq!(ran.code, code, "{file} {output} {fail_on}: {}{}", ran.out, ran.err);
+            if output == "json" {
+                let list: Value = serde_json::from_str(&ran.out).unwrap();
+                assert_eq!(list["kind"], "FindingList");
+            }
+        }
+    }
+    let both = validate(&["-f", &missing, "-f", &error]);
+    assert_eq!(both.code, 2, "what could not be read weighs more");
+    assert!(both.out.contains("BAL0102"), "the other file is checked nevertheless");
+    assert!(both.err.starts_with(&format!("error: there is no file or folder {missing}")), "{}", both.err);
+    assert_eq!(validate(&[]).code, 2);
+}
+
+#[test]
+fn findings_go_to_stdout_and_counts_to_stderr() {
+    let folder = Folder::new();
+    let ran = validate(&["-f", &folder.write("clean.yaml", good())]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert_eq!(ran.err, "1 file, 1 policy: no problems found\n");
+    let others = validate_stdin(&["-f", "-"], b"kind: ConfigMap\napiVersion: v1\n");
+    assert_eq!((others.code, others.out.as_str()), (0, ""));
+    assert_eq!(
+        others.err,
+        "1 file, 0 policies: no policy found, so nothing was checked; 1 other object skipped\n"
+    );
+}
+
+#[test]
+fn json_has_every_field_of_the_contract() {
+    let text = format!("# first\n---\n{}", bent("name: http\n", "name: 界http\n"));
+    let ran = validate_stdin(&["-f", "-", "-o", "json"], text.replace("\"8080\"", "'0'").as_bytes());
+    assert_eq!(ran.code, 1);
+    snapshot("json", &ran.out);
+}
+
+#[test]
+fn folders_files_lists_and_stdin() {
+    let folder = Folder::new();
+    let a = folder.write("a.yaml", good());
+    folder.write("b.yml", bent("name: web", "name: b").replace("0.90", "0.91"));
+    folder.write("sub/c.json", "{}");
+    folder.write("notes.txt", "not: [read");
+    folder.write(".hidden.yaml", "not: [read");
+    folder.write(".git/x.yaml", "not: [read");
+    symlink(folder.path(), folder.0.join("circle")).unwrap();
+    let files = |line: &[&str]| {
+        let ran = validate(&[line, &["-o", "json"]].concat());
+        let list: Value = serde_json::from_str(&ran.out).unwrap();
+        (ran.code, list["summary"]["files"].as_u64().unwrap())
+    };
+    assert_eq!(files(&["-f", folder.path()]), (0, 2));
+    assert_eq!(files(&["-R", "-f", folder.path()]), (0, 3));
+    assert_eq!(files(&[folder.path()]), (0, 2));
+    assert_eq!(files(&["-f", &format!("{a},{}/b.yml", folder.path())]), (0, 2));
+    assert_eq!(files(&["-f", &a, "-f", folder.path()]), (0, 2), "one file under two names is one file");
+    assert_eq!(files(&["-f", &format!("{}/sub", folder.path())]), (0, 1));
+
+    let empty = Folder::new();
+    let ran = validate(&["-f", empty.path()]);
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("no *.yaml, *.yml or *.json in"), "{}", ran.err);
+    symlink("/nowhere/at/all", empty.0.join("dangling.yaml")).unwrap();
+    let ran = validate(&["-f", empty.path()]);
+    assert!(ran.code == 2 && ran.err.contains("dangling.yaml"), "{}", ran.err);
+
+    let ran = validate_stdin(&["-f", "-"], bent("\"80\"", "\"abc\"").as_bytes());
+    assert!(ran.code == 1 && ran.out.contains("<stdin>:10:17"), "{}", ran.out);
+}
+
+#[test]
+fn what_is_no_text_or_too_large() {
+    let folder = Folder::new();
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(good().bytes().flat_map(|b| [b, 0])).collect();
+    let ran = validate(&["-f", &folder.write("utf16.yaml", utf16)]);
+    assert!(
+        ran.code == 1 && ran.out.contains("BAL0001") && ran.out.contains("save it as UTF-8"),
+        "{}",
+        ran.out
+    );
+    let mut latin = good().replace("name: web", "name: w").into_bytes();
+    latin.extend(b"# caf\xe9\n");
+    let ran = validate(&["-f", &folder.write("latin.yaml", latin)]);
+    let place = format!("latin.yaml:{}:6", good().lines().count() + 1);
+    assert!(ran.code == 1 && ran.out.contains(&place), "{}", ran.out);
+    let ran = validate(&["-f", &folder.write("zero.yaml", [0, 1, 2])]);
+    assert!(ran.code == 1 && ran.out.contains("NUL byte"), "{}", ran.out);
+    let ran = validate(&["-f", "/dev/zero"]);
+    assert!(ran.code == 2 && ran.err.contains("larger than 16 MiB"), "{}", ran.err);
+    let ran = validate(&["-f", &folder.write("empty.yaml", "")]);
+    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
+    assert!(ran.err.contains("no policy found"), "{}", ran.err);
+}
+
+#[test]
+fn rules_are_listed_and_explained() {
+    let list = validate(&["--list-rules"]);
+    assert_eq!(list.code, 0);
+    assert_eq!(list.out.lines().count(), RULES.len() + 1);
+    snapshot("list-rules", &list.out);
+    let explained = validate(&["--explain", "bal0104"]);
+    assert_eq!(explained.code, 0);
+    snapshot("explain", &explained.out);
+    let unknown = validate(&["--explain", "BAL9999"]);
+    assert!(unknown.code == 2 && unknown.err.contains("BAL9999") && unknown.err.contains("--list-rules"));
+}
+
+#[test]
+fn published_examples_are_clean() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples");
+    let ran = validate(&["-R", "-f", examples.to_str().unwrap()]);
+    assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// A policy in which any piece of text stands anywhere: it is drawn, in one piece and without control characters.
+    #[test]
+    fn any_text_is_drawn(at in 0_usize..400, insert in "[ -~\t\r\n界é\u{1b}\u{0}\u{202e}\u{feff}]{0,12}", cut in 0_usize..30) {
+        let mut text = good();
+        let at = at.min(text.len());
+        text.replace_range(at..(at + cut).min(text.len()), &insert);
+        let out = drawn(&[("x.yaml", &text), ("y.yaml", &good())], false);
+        prop_assert!(!out.contains(['\u{1b}', '\u{0}', '\u{202e}', '\r']), "{:?}", out);
+    }
+}
