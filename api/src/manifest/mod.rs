@@ -209,17 +209,24 @@ pub fn describe(value: &Value) -> String {
         Value::Null => "nothing".to_owned(),
         Value::Bool(b) => format!("the boolean {b}"),
         Value::Number(n) => format!("the number {n}"),
-        Value::String(s) => {
-            format!("the text {:?}", if s.chars().count() > 60 { shorten(s) } else { s.clone() })
-        }
+        Value::String(s) => format!("the text {}", quote(s)),
         Value::Array(a) if a.is_empty() => "an empty list".to_owned(),
         Value::Array(_) => "a list".to_owned(),
         Value::Object(_) => "a mapping".to_owned(),
     }
 }
 
-fn shorten(s: &str) -> String {
-    s.chars().take(57).chain("...".chars()).collect()
+/// A text in quotes for messages: control characters escaped, the middle of what is long left out.
+#[must_use]
+pub fn quote(text: &str) -> String {
+    const LONGEST: usize = 64;
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return format!("{text:?}");
+    }
+    let head: String = text.chars().take(48).collect();
+    let tail: String = text.chars().skip(count - 12).collect();
+    format!("{:?}", format!("{head}...{tail}"))
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use super::{
     syntax::{is_dns_label, is_dns_subdomain, nearest},
 };
 use crate::{
-    manifest::{Path, describe},
+    manifest::{Path, describe, quote},
     names::{ANNOTATION_SERVICE_ID, API_VERSION, GROUP},
     policy::{OnNoBackend, PolicyKind, PolicyRef, RedirectMode},
 };
@@ -131,7 +131,7 @@ fn identify(report: &mut Report, value: &Value) -> Option<PolicyKind> {
             Some(meant) => format!("did you mean {meant}?"),
             None => format!("the kinds are {}", kinds.join(" and ")),
         };
-        report.block(code::KIND, &Path::of(&["kind"]), format!("{GROUP} has no kind {kind:?}"), &help);
+        report.block(code::KIND, &Path::of(&["kind"]), format!("{GROUP} has no kind {}", quote(kind)), &help);
     }
     if api_version == API_VERSION {
         return known;
@@ -220,7 +220,7 @@ fn metadata(report: &mut Report, object: &Fields<'_>, kind: PolicyKind) -> Optio
     };
     let name = name(report, &meta, kind);
     if let Some(namespace) = meta.text(report, "namespace").filter(|n| !n.is_empty()) {
-        let message = format!("a {kind} is cluster-scoped: namespace {namespace:?} is ignored");
+        let message = format!("a {kind} is cluster-scoped: namespace {} is ignored", quote(namespace));
         let place = Place::key(meta.path.key("namespace"));
         let help = "remove it; where backend pods may live is said by namespaces in spec.backend";
         report.add(code::NAMESPACE, Severity::Warning, place, message, help);
@@ -229,7 +229,12 @@ fn metadata(report: &mut Report, object: &Fields<'_>, kind: PolicyKind) -> Optio
         let time = t.parse();
         if time.is_err() {
             let path = meta.path.key("creationTimestamp");
-            report.block(code::TYPE, &path, format!("{t:?} is no time"), "write it as 2026-01-31T12:00:00Z");
+            report.block(
+                code::TYPE,
+                &path,
+                format!("{} is no time", quote(t)),
+                "write it as 2026-01-31T12:00:00Z",
+            );
         }
         time.ok()
     });
@@ -253,7 +258,7 @@ fn name(report: &mut Report, meta: &Fields<'_>, kind: PolicyKind) -> Option<Stri
     }
     let name = meta.text(report, "name")?;
     if !is_dns_subdomain(name) {
-        let message = format!("{name:?} is no name of an object");
+        let message = format!("{} is no name of an object", quote(name));
         let help = "use at most 253 of a-z, 0-9, - and ., with a letter or digit at each end";
         report.block(code::NAME, &path, message, help);
     }
@@ -280,7 +285,7 @@ fn service_id(report: &mut Report, meta: &Fields<'_>) -> Option<NonZeroU32> {
     let id = written.parse().ok().filter(|_| digits && !written.starts_with('0'));
     if id.is_none() {
         let path = meta.path.key("annotations").key(ANNOTATION_SERVICE_ID);
-        let message = format!("serviceId {written:?} is no number from 1 to 4294967295");
+        let message = format!("serviceId {} is no number from 1 to 4294967295", quote(written));
         let help = "remove the annotation to have one assigned";
         report.add(code::SERVICE_ID, Severity::Error, Place::value(path), message, help);
     }
@@ -328,7 +333,7 @@ fn frontend(report: &mut Report, spec: &Fields<'_>) -> Option<Frontend> {
             finding.blocks = true;
             let other = Place::key(fields.path.key("addressMatcher"));
             finding.related.push((other, "and this".to_owned()));
-            return None;
+            None
         }
         (false, false) => {
             let misspelt = ["addressMatcher", "serviceMatcher"].iter().any(|f| fields.is_misspelt(f));
@@ -341,7 +346,7 @@ fn frontend(report: &mut Report, spec: &Fields<'_>) -> Option<Frontend> {
                 let message = "neither addressMatcher nor serviceMatcher is given".to_owned();
                 report.add(code::ONE_OF, Severity::Error, place, message, help).blocks = true;
             }
-            return None;
+            None
         }
         (true, false) => address_matcher(report, &fields),
         (false, true) => service_matcher(report, &fields),
@@ -408,7 +413,7 @@ fn object_name(report: &mut Report, fields: &Fields<'_>, key: &'static str, what
         } else {
             "use at most 63 of a-z, 0-9 and -, with a letter or digit at each end"
         };
-        report.block(code::REFERENCE, &path, format!("{name:?} is no name of a {what}"), help);
+        report.block(code::REFERENCE, &path, format!("{} is no name of a {what}", quote(name)), help);
     }
     Some(name.to_owned())
 }
@@ -416,7 +421,12 @@ fn object_name(report: &mut Report, fields: &Fields<'_>, key: &'static str, what
 /// An address that can be dialled, in canonical form.
 fn address(report: &mut Report, written: &str, path: &Path, what: &str) -> Option<IpAddr> {
     let Ok(address) = written.parse::<IpAddr>() else {
-        report.block(code::ADDRESS, path, format!("{written:?} is no IP address"), &not_an_address(written));
+        report.block(
+            code::ADDRESS,
+            path,
+            format!("{} is no IP address", quote(written)),
+            &not_an_address(written),
+        );
         return None;
     };
     let address = address.to_canonical();
@@ -579,7 +589,12 @@ fn namespaces(report: &mut Report, fields: &Fields<'_>) -> Vec<String> {
                     "*" => "for all namespaces leave the list out",
                     _ => "use at most 63 of a-z, 0-9 and -, with a letter or digit at each end",
                 };
-                report.block(code::REFERENCE, &path, format!("{name:?} is no name of a namespace"), help);
+                report.block(
+                    code::REFERENCE,
+                    &path,
+                    format!("{} is no name of a namespace", quote(name)),
+                    help,
+                );
             }
             None => report.wrong_type(&path, "text", value, ""),
         }

@@ -9,7 +9,7 @@ use super::{
     reader::{Fields, Report},
 };
 use crate::{
-    manifest::{Path, describe},
+    manifest::{Path, quote},
     net::Protocol,
     policy::IntOrString,
 };
@@ -131,20 +131,20 @@ fn no_port(value: &Value) -> (String, String) {
         Value::Number(n) => (format!("port {n} is not in 1 to 65535"), range()),
         _ if text.is_empty() => ("port is empty text".to_owned(), range()),
         _ if digits(text) && text.starts_with('0') && !stripped.is_empty() => {
-            (format!("port {text:?} has leading zeros"), format!("write \"{stripped}\""))
+            (format!("port {} has leading zeros", quote(text)), format!("write \"{stripped}\""))
         }
-        _ if digits(text) => (format!("port {text:?} is not in 1 to 65535"), range()),
+        _ if digits(text) => (format!("port {} is not in 1 to 65535", quote(text)), range()),
         _ if digits(text.trim()) => {
-            (format!("port {text:?} has blanks around it"), format!("write {:?}", text.trim()))
+            (format!("port {} has blanks around it", quote(text)), format!("write {:?}", text.trim()))
         }
         _ if text.split(['-', ':', ',']).all(|p| digits(p.trim())) => {
-            (format!("port {text:?} is more than one port"), "write one entry a port".to_owned())
+            (format!("port {} is more than one port", quote(text)), "write one entry a port".to_owned())
         }
         _ if text.bytes().all(|b| b.is_ascii_alphabetic() || b == b'-') => {
             let help = format!("{}; names of container or Service ports are not looked up", range());
-            (format!("port {text:?} is no number"), help)
+            (format!("port {} is no number", quote(text)), help)
         }
-        _ => (format!("port {text:?} is no number"), range()),
+        _ => (format!("port {} is no number", quote(text)), range()),
     }
 }
 
@@ -154,20 +154,16 @@ fn protocol(report: &mut Report, written: &str, entry: &Path) -> Option<Protocol
         let message = if written.eq_ignore_ascii_case("sctp") {
             "SCTP is not supported, TCP and UDP are".to_owned()
         } else {
-            format!("protocol {} is neither TCP nor UDP", describe_text(written))
+            format!("protocol {} is neither TCP nor UDP", quote(written))
         };
         report.block(code::PROTOCOL, &path, message, "write TCP or UDP");
         return None;
     };
     if written != protocol.as_str() {
-        let message = format!("protocol {written:?} is read as {protocol}; an API server refuses it");
+        let message = format!("protocol {} is read as {protocol}; an API server refuses it", quote(written));
         report.warn(code::PROTOCOL, &path, message, &format!("write {protocol}"));
     }
     Some(protocol)
-}
-
-fn describe_text(text: &str) -> String {
-    describe(&Value::String(text.to_owned())).replacen("the text ", "", 1)
 }
 
 /// Report what stands twice in one list -> is there anything?
@@ -199,7 +195,7 @@ fn duplicates(report: &mut Report, entries: &[Entry], side: Side) -> bool {
                 code::DUPLICATE,
                 entry.name_place(),
                 first.name_place(),
-                format!("the name {:?} stands twice among the {} ports", port.name, port.protocol),
+                format!("the name {} stands twice among the {} ports", quote(&port.name), port.protocol),
                 "give each port a name of its own".to_owned(),
             ),
             _ => continue,
@@ -242,7 +238,12 @@ pub(super) fn pairing(report: &mut Report, front: &List, back: &List) {
                 f.protocol
             ),
             name => {
-                format!("no backend {} port is called {name:?}, as frontend port {} is", f.protocol, shown(f))
+                format!(
+                    "no backend {} port is called {}, as frontend port {} is",
+                    f.protocol,
+                    quote(name),
+                    shown(f)
+                )
             }
         };
         let candidates: Vec<_> = unused.iter().filter(|(_, b)| b.protocol == f.protocol).collect();

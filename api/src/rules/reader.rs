@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use super::{Finding, Place, Severity, catalogue::code, syntax::nearest};
-use crate::manifest::{Path, describe};
+use crate::manifest::{Path, describe, quote};
 
 /// Collects findings.
 #[derive(Debug, Default)]
@@ -90,7 +90,7 @@ impl<'a> Fields<'a> {
 
     fn unknown(&self, report: &mut Report, key: &str) {
         let parent = if self.path.is_empty() { "the object".to_owned() } else { self.path.to_string() };
-        let message = format!("unknown field {key:?} in {parent}");
+        let message = format!("unknown field {} in {parent}", quote(key));
         let help = match self.meant_by(key) {
             Some(meant) => format!("did you mean {meant:?}?"),
             None => match super::policy::homes_of(key).as_slice() {
@@ -198,7 +198,12 @@ impl<'a> Fields<'a> {
             None => format!("write {}", words.join(" or ")),
         };
         let path = self.path.key(key);
-        report.block(code::CHOICE, &path, format!("{path} is {written:?}, which is no choice here"), &help);
+        report.block(
+            code::CHOICE,
+            &path,
+            format!("{path} is {}, which is no choice here", quote(written)),
+            &help,
+        );
         None
     }
 

@@ -10,7 +10,7 @@ use super::{
     reader::{Fields, Report, to_text},
     syntax::{is_label_key, is_label_value, nearest},
 };
-use crate::manifest::Path;
+use crate::manifest::{Path, quote};
 
 const SELECTOR: &[&str] = &["matchLabels", "matchExpressions"];
 const EXPRESSION: &[&str] = &["key", "operator", "values"];
@@ -103,7 +103,7 @@ fn expression(report: &mut Report, value: &Value, path: Path) -> Option<Requirem
                 Some(meant) => format!("did you mean {meant}?"),
                 None => format!("the operators are {}", OPERATORS.join(", ")),
             };
-            let message = format!("there is no operator {other:?}");
+            let message = format!("there is no operator {}", quote(other));
             report.block(code::SELECTOR, &fields.path.key("operator"), message, &help);
             return None;
         }
@@ -114,7 +114,7 @@ fn expression(report: &mut Report, value: &Value, path: Path) -> Option<Requirem
 fn key_syntax(report: &mut Report, key: &str, path: &Path) {
     if !is_label_key(key) {
         let help = "a key is at most 63 letters, digits, -, _ and ., perhaps behind a domain and a slash: example.com/app";
-        report.block(code::SELECTOR, path, format!("{key:?} is no key of a label"), help);
+        report.block(code::SELECTOR, path, format!("{} is no key of a label", quote(key)), help);
     }
 }
 
@@ -125,7 +125,7 @@ fn value_syntax(report: &mut Report, value: &Value, path: &Path) -> Option<Strin
     };
     if !is_label_value(text) {
         let help = "a value is at most 63 letters, digits, -, _ and ., with a letter or digit at each end";
-        report.block(code::SELECTOR, path, format!("{text:?} is no value of a label"), help);
+        report.block(code::SELECTOR, path, format!("{} is no value of a label", quote(text)), help);
         return None;
     }
     Some(text.to_owned())
