@@ -24,8 +24,11 @@ pub(super) mod code {
     pub(in crate::rules) const FAMILY: &str = "BAL0112";
     pub(in crate::rules) const SERVICE_CONFLICT: &str = "BAL0201";
     pub(in crate::rules) const ADDRESS_CONFLICT: &str = "BAL0202";
+    pub(in crate::rules) const SHADOWED_SERVICE: &str = "BAL0203";
     pub(in crate::rules) const API_SERVER: &str = "BAL0204";
     pub(in crate::rules) const SAME_OBJECT: &str = "BAL0205";
+    pub(in crate::rules) const UNFIT_SERVICE: &str = "BAL0301";
+    pub(in crate::rules) const SERVICE_PORT: &str = "BAL0302";
 }
 
 /// The text is no YAML.
@@ -238,6 +241,65 @@ spec:
       matchLabels: {app: image-cache}
     toPorts:
       - {port: \"5000\", protocol: TCP}
+";
+
+/// A Service and a policy for it.
+const SERVICE_AND_POLICY: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+spec:
+  clusterIP: 10.96.0.30
+  ports:
+    - {name: http, port: 80, targetPort: 8080}
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata:
+  name: web
+spec:
+  frontend:
+    serviceMatcher:
+      serviceName: web
+      namespace: shop
+      toPorts:
+        - {port: \"80\", protocol: TCP}
+  backend:
+    endpointSelector:
+      matchLabels: {app: web-cache}
+    toPorts:
+      - {port: \"8080\", protocol: TCP}
+";
+
+/// A Service and a policy for an address of its own.
+const SERVICE_AND_ADDRESS: &str = "\
+apiVersion: v1
+kind: Service
+metadata:
+  name: web
+  namespace: shop
+spec:
+  clusterIP: 10.96.0.30
+  ports:
+    - {name: http, port: 80, targetPort: 8080}
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata:
+  name: web
+spec:
+  frontend:
+    addressMatcher:
+      ip: 169.254.0.90
+      toPorts:
+        - {port: \"80\", protocol: TCP}
+  backend:
+    endpointSelector:
+      matchLabels: {app: web-cache}
+    toPorts:
+      - {port: \"8080\", protocol: TCP}
 ";
 
 const fn right(base: &'static str) -> Example {
@@ -513,6 +575,17 @@ pub const RULES: &[Rule] = &[
         good: right(TWO_ADDRESSES),
     },
     Rule {
+        code: code::SHADOWED_SERVICE,
+        severity: Severity::Info,
+        title: "the VIP is the ClusterIP of a Service",
+        explanation: "A policy for an address that a Service has comes before the Service on the ports that it lists; the \
+            Service's other ports are left alone, and it serves again where the policy has no backend. serviceMatcher \
+            says the same by name, in every family, and follows the Service when its address changes. Only Services that \
+            stand in the same files are known to this rule.",
+        bad: changed(SERVICE_AND_ADDRESS, &[("169.254.0.90", "10.96.0.30")]),
+        good: right(SERVICE_AND_ADDRESS),
+    },
+    Rule {
         code: code::API_SERVER,
         severity: Severity::Info,
         title: "the policy takes over the address of the API server",
@@ -530,6 +603,27 @@ pub const RULES: &[Rule] = &[
             byte order, kubectl the last that is applied; the other is ignored or overwritten.",
         bad: changed(TWO_SERVICES, &[("name: cache-b", "name: cache-a")]),
         good: right(TWO_SERVICES),
+    },
+    Rule {
+        code: code::UNFIT_SERVICE,
+        severity: Severity::Error,
+        title: "the Service has no address to take over",
+        explanation: "serviceMatcher means the ClusterIPs of a Service. A headless Service and an ExternalName have none: \
+            clients get other addresses from DNS, and the policy does nothing. Only Services that stand in the same files \
+            are known to this rule.",
+        bad: changed(SERVICE_AND_POLICY, &[("10.96.0.30", "None")]),
+        good: right(SERVICE_AND_POLICY),
+    },
+    Rule {
+        code: code::SERVICE_PORT,
+        severity: Severity::Error,
+        title: "the Service has no such port",
+        explanation: "The ports of serviceMatcher are the Service's own, by number and protocol; names only pair frontend \
+            with backend. A port that the Service does not have is never dialled. Without a list of ports the backend \
+            ports have to be called as the Service's are, unless there is one of each. Only Services that stand in the \
+            same files are known to this rule.",
+        bad: changed(SERVICE_AND_POLICY, &[("- {port: \"80\"", "- {port: \"8080\"")]),
+        good: right(SERVICE_AND_POLICY),
     },
 ];
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Finding, Place, Severity, catalogue, check, check_set, concerns};
+use super::{Finding, Place, Severity, catalogue, check, check_set, concerns, services::Services};
 use crate::manifest::{Object, Parsed, Path};
 
 /// A finding and the place in the files that it is about.
@@ -47,6 +47,7 @@ pub struct Examined {
 pub fn check_files(files: &[Parsed]) -> Examined {
     let mut examined = Examined::default();
     let mut valid = Vec::new();
+    let mut services = Services::default();
     for (file, parsed) in files.iter().enumerate() {
         let mut documents = HashSet::new();
         let rejected: Vec<_> =
@@ -55,6 +56,7 @@ pub fn check_files(files: &[Parsed]) -> Examined {
             let site = Site { file, document: object.document, origin: object.origin.clone() };
             if !concerns(&object.value) {
                 examined.skipped += 1;
+                services.note(object);
                 let about = message.map(|m| not_an_object(object, m));
                 examined.findings.extend(about.map(|f| located(site, object, f)));
                 continue;
@@ -69,6 +71,15 @@ pub fn check_files(files: &[Parsed]) -> Examined {
         examined.findings.extend(of_the_text(file, parsed, &documents));
     }
     valid.sort_by(|a, b| a.1.cmp(&b.1));
+    for (policy, site, object) in &valid {
+        examined.findings.extend(services.check(policy).into_iter().map(|finding| Located {
+            site: site.clone(),
+            position: None,
+            object: object.clone(),
+            finding,
+            other: None,
+        }));
+    }
     let policies: Vec<_> = valid.iter().map(|(p, _, _)| p.clone()).collect();
     examined.findings.extend(check_set(&policies).into_iter().map(|found| {
         let (_, site, object) = &valid[found.policy];

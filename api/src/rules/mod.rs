@@ -12,6 +12,7 @@ mod policy;
 mod ports;
 mod reader;
 mod selector;
+mod services;
 mod set;
 mod syntax;
 

@@ -810,3 +810,48 @@ proptest! {
         prop_assert!(checked.findings.iter().all(|f| rule(f.code).is_some() && !f.message.is_empty()));
     }
 }
+
+#[test]
+fn services_of_the_same_files() {
+    let service = |spec: &str| {
+        format!("apiVersion: v1\nkind: Service\nmetadata: {{name: s, namespace: shop}}\nspec: {spec}\n---\n")
+    };
+    let policy = |front: &str, back: &str| {
+        format!(
+            "apiVersion: balancing.elf.io/v1beta1\nkind: LocalRedirectPolicy\nmetadata: {{name: p}}\nspec:\n  frontend: {front}\n  backend: {{endpointSelector: {{matchLabels: {{a: b}}}}, toPorts: {back}}}\n"
+        )
+    };
+    let by_name = |ports: &str| format!("{{serviceMatcher: {{serviceName: s, namespace: shop{ports}}}}}");
+    let two = "{clusterIPs: [10.0.0.1, 'fd00::1'], ports: [{name: a, port: 80}, {name: b, port: 53, protocol: UDP}]}";
+    let check = |spec: &str, front: &str, back: &str| codes(&(service(spec) + &policy(front, back)));
+    let none: [&str; 0] = [];
+    let one = "[{port: 1, protocol: TCP}]";
+    assert_eq!(
+        check(two, &by_name(", toPorts: [{port: 80, protocol: TCP}]"), one),
+        none,
+        "names do not matter"
+    );
+    assert_eq!(
+        check(two, &by_name(", toPorts: [{port: 53, protocol: TCP}]"), one),
+        ["BAL0302"],
+        "protocols do"
+    );
+    assert_eq!(check(two, &by_name(""), "[{port: 1, protocol: UDP, name: b}]"), none);
+    assert_eq!(check(two, &by_name(""), "[{port: 1, protocol: TCP, name: x}]"), ["BAL0302"]);
+    assert_eq!(
+        check("{clusterIP: 10.0.0.1, ports: [{port: 80}]}", &by_name(""), one),
+        none,
+        "single ports pair"
+    );
+    assert_eq!(check("{clusterIP: None, ports: [{port: 80}]}", &by_name(""), one), ["BAL0301"]);
+    assert_eq!(check("{type: ExternalName, externalName: x}", &by_name(""), one), ["BAL0301"]);
+    let vip =
+        |ip: &str| format!("{{addressMatcher: {{ip: '{ip}', toPorts: [{{port: 80, protocol: TCP}}]}}}}");
+    assert_eq!(check(two, &vip("FD00::1"), one), ["BAL0203"]);
+    assert_eq!(check(two, &vip("10.0.0.2"), one), none);
+    assert_eq!(
+        codes(&policy(&by_name(""), one)),
+        none,
+        "a Service that is not in the files may be in the cluster"
+    );
+}
