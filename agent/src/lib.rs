@@ -1,9 +1,7 @@
 //! The agent of one node: reads what is wanted, compiles it, programs the kernel, and says what it did.
 
-mod cgroups_stub;
-use cgroups_stub as cgroups;
-pub mod compile;
 pub mod cgroups;
+pub mod compile;
 pub mod config;
 pub mod desired;
 pub mod events;

@@ -319,6 +319,8 @@ pub struct Runtime {
     pub events_window: u64,
     /// Events that found no room in the ring.
     pub events_lost: u64,
+    /// Events that user space took from the ring; written by it.
+    pub events_received: u64,
     /// Time of the first start, in ns since 1970: since when the counters count.
     pub since: u64,
     /// Translations of a socket that had to make room for others ([`MORE_RECORDS`] exceeded).
@@ -454,6 +456,6 @@ sizes! {
     ConnectedRecord: 48,
     PolicyCounters: 48,
     FrontendCounters: 64,
-    Runtime: 64,
+    Runtime: 72,
     Event: 96,
 }

@@ -630,7 +630,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         if service_same {
             value.service_rung = old.service_rung;
         }
-        if *value == old {
+        if policy_same && service_same && *value == old {
             return Ok(());
         }
         if entry.half_free > self.clock.completed() {
@@ -804,7 +804,7 @@ fn stable_hash(words: impl IntoIterator<Item = u64>) -> u32 {
 }
 
 /// What the affinity of a Service's port is remembered by.
-pub(super) fn service_group(service: &ServicePort, protocol: u8) -> u32 {
+pub fn service_group(service: &ServicePort, protocol: u8) -> u32 {
     let text = [&*service.namespace, "/", &*service.name, "/", &*service.port].concat();
     stable_hash(text.bytes().map(u64::from).chain([u64::from(protocol)]))
 }

@@ -306,6 +306,9 @@ impl KernelStore {
                 self.runtime.word32(0, offset_of!(Runtime, sample_below)).store(sample_below, Ordering::Relaxed);
                 self.runtime.word32(0, offset_of!(Runtime, events_per_second)).store(per_second, Ordering::Relaxed);
             }
+            RuntimeChange::EventsReceived(count) => {
+                self.runtime.word64(0, offset_of!(Runtime, events_received)).fetch_add(count, Ordering::Relaxed);
+            }
             RuntimeChange::Since(at) => {
                 self.runtime.word64(0, offset_of!(Runtime, since)).store(at, Ordering::Relaxed);
             }
@@ -366,6 +369,8 @@ pub enum RuntimeChange {
     },
     /// The counters count since this time, in ns since 1970.
     Since(u64),
+    /// So many more events were received.
+    EventsReceived(u64),
 }
 
 impl Store for Arc<KernelStore> {

@@ -275,12 +275,3 @@ impl<T> Drop for Mapped<T> {
 pub(super) fn release_fence() {
     std::sync::atomic::fence(Ordering::Release);
 }
-
-/// The bytes of an event as the ring holds it.
-pub fn event_from_bytes(bytes: &[u8]) -> Option<balancing_datapath::Event> {
-    if bytes.len() < size_of::<balancing_datapath::Event>() {
-        return None;
-    }
-    // SAFETY: long enough, read unaligned; any bit pattern is a value, since the layout is integers.
-    Some(unsafe { bytes.as_ptr().cast::<balancing_datapath::Event>().read_unaligned() })
-}

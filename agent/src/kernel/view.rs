@@ -23,6 +23,7 @@ use super::{
     store::{KernelStore, StoreError},
     sys::monotonic,
 };
+use crate::desired::{self, Ladder};
 
 /// A rung as the maps hold it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct CounterTotals {
     pub frontends: Vec<(Frontend, bool, datapath::FrontendCounters)>,
     /// Per backend: owner (the policy, or what names the Service's port), address, port, protocol.
     pub backends: BTreeMap<(Result<PolicyRef, u32>, IpAddr, u16, Protocol), u64>,
+    /// Events that were received.
+    pub events_received: u64,
     /// Events that found no room.
     pub events_lost: u64,
 }
@@ -112,6 +115,14 @@ impl View {
         Ok(all)
     }
 
+    /// One frontend.
+    pub fn frontend(&self, frontend: &Frontend) -> Result<Option<ProgrammedFrontend>, StoreError> {
+        let _reading = self.store.reading();
+        let key = key_of(frontend);
+        let Some(slot) = self.store.slot_of(&key)? else { return Ok(None) };
+        Ok(self.decode(&key, &self.value(slot), &self.policies()?))
+    }
+
     /// Decides about a flow of a caller that is in these cgroups (its own and all above it).
     pub fn decide(&self, to: &Frontend, cgroups: &[u64]) -> Result<Explained, StoreError> {
         let _reading = self.store.reading();
@@ -139,8 +150,12 @@ impl View {
         let _reading = self.store.reading();
         let names = self.policies()?;
         let runtime = self.store.runtime();
-        let mut totals =
-            CounterTotals { since: runtime.since, events_lost: runtime.events_lost, ..CounterTotals::default() };
+        let mut totals = CounterTotals {
+            since: runtime.since,
+            events_received: runtime.events_received,
+            events_lost: runtime.events_lost,
+            ..CounterTotals::default()
+        };
         for (index, policy) in &names {
             totals.policies.push((policy.clone(), self.store.policy_counters(*index)?));
         }
@@ -282,5 +297,24 @@ impl Maps for Live<'_> {
 
     fn random(&self, _: &FrontendKey) -> u32 {
         0
+    }
+}
+
+impl ProgrammedFrontend {
+    /// Does the entry do what the ladder says?
+    #[must_use]
+    pub fn agrees_with(&self, ladder: &Ladder) -> bool {
+        let sorted = |backends: &[desired::Backend]| {
+            let mut all: Vec<(IpAddr, u16)> = backends.iter().map(|b| (b.address, b.port)).collect();
+            all.sort_unstable();
+            all
+        };
+        let policy = ladder.policy.as_ref();
+        let policy_backends = policy.map(|rung| sorted(&rung.backends)).filter(|all| !all.is_empty());
+        let service_backends = ladder.service.as_ref().map(|rung| sorted(&rung.backends));
+        self.refuse == (ladder.otherwise == desired::Otherwise::Refuse)
+            && self.policy.as_ref().map(|(policy, _)| policy) == policy.map(|rung| &rung.policy)
+            && self.policy_rung.as_ref().map(|rung| &rung.backends) == policy_backends.as_ref()
+            && self.service_rung.as_ref().map(|rung| &rung.backends) == service_backends.as_ref()
     }
 }

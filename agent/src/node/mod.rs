@@ -46,6 +46,9 @@ pub enum RunError {
     /// A kind of source that this agent does not have.
     #[error("{0} is not available in this build: use --manifests DIR")]
     NoSuchSource(&'static str),
+    /// The cgroups cannot be watched.
+    #[error(transparent)]
+    Cgroups(#[from] cgroups::WatchError),
     /// A thread, a signal handler or the like could not be had.
     #[error("failed to start {what}")]
     Start {
@@ -85,6 +88,7 @@ struct Shared {
     features: KernelFeatures,
     places: Places,
     layout: u32,
+    callers: cgroups::Callers,
     manifests: Mutex<Option<Manifests>>,
 }
 
@@ -165,7 +169,7 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
     let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
     let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?;
     let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
-    let core = Core::new(context(config), programmer, Arc::clone(&opened.store), grace, metrics.clone());
+    let core = Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, metrics.clone());
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         features: opened.attachment.features(),
@@ -179,6 +183,8 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         places: places.clone(),
         layout,
+        callers: cgroups::Callers::new(&places.cgroup_root)
+            .map_err(|source| RunError::Start { what: "looking at the cgroups", source })?,
         manifests: Mutex::new(None),
     });
 
@@ -187,7 +193,7 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
         Arc::clone(&shared),
         Arc::clone(&opened.store),
         receive,
-        worker::Settings { lease: config.policy_lease, fresh: opened.fresh },
+        worker::Settings { lease: config.policy_lease, fresh: opened.fresh, levels: levels(places)? },
     )?;
     ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
     let watcher = watch_cgroups(places, &send)?;
@@ -205,8 +211,10 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
     if panicked { Err(RunError::WorkerEnded) } else { Ok(()) }
 }
 
-fn context(config: &RunConfig) -> NodeContext {
-    NodeContext {
+fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
+    let own = cgroups::own_cgroup(&config.places.cgroup_root)
+        .map_err(|source| RunError::Start { what: "looking at the agent's own cgroup", source })?;
+    Ok(NodeContext {
         node: config.node_name.as_str().into(),
         resolution: match config.service_resolution {
             ServiceResolution::All => compile::ServiceResolution::All,
@@ -214,15 +222,36 @@ fn context(config: &RunConfig) -> NodeContext {
             ServiceResolution::Off => compile::ServiceResolution::Off,
         },
         default_limit: config.default_redirects_per_second,
-        own_cgroups: cgroups::own(&config.places.cgroup_root).into_iter().collect(),
+        own_cgroups: own.iter().map(|cgroup| cgroup.id).collect(),
         ..NodeContext::default()
-    }
+    })
 }
 
-fn watch_cgroups(places: &Places, send: &mpsc::Sender<Message>) -> Result<cgroups::Watcher, RunError> {
+/// The levels at which exempt callers may be: those of the agent's own cgroup to begin with.
+fn levels(places: &Places) -> Result<worker::Levels, RunError> {
+    let failed = |source| RunError::Start { what: "looking at the agent's own cgroup", source };
+    let root = cgroups::root_level(&places.cgroup_root).map_err(failed)?;
+    let own = cgroups::own_cgroup(&places.cgroup_root).map_err(failed)?;
+    let mut levels = worker::Levels::new(root);
+    levels.widen(own.iter().map(|cgroup| cgroup.level));
+    Ok(levels)
+}
+
+fn watch_cgroups(places: &Places, send: &mpsc::Sender<Message>) -> Result<cgroups::Watch, RunError> {
+    let (found, mut changes) = tokio::sync::mpsc::unbounded_channel();
+    let watch = cgroups::watch(&places.cgroup_root, found)?;
     let send = send.clone();
-    cgroups::watch(&places.cgroup_root, move |changes| send.send(Message::Cgroups(changes)).is_ok())
-        .map_err(|source| RunError::Start { what: "watching the pods' cgroups", source })
+    thread::Builder::new()
+        .name("cgroups".to_owned())
+        .spawn(move || {
+            while let Some(changes) = changes.blocking_recv() {
+                if send.send(Message::Cgroups(changes)).is_err() {
+                    return;
+                }
+            }
+        })
+        .map_err(|source| RunError::Start { what: "following the pods' cgroups", source })?;
+    Ok(watch)
 }
 
 /// Serves the agent API until a signal, or until the programming thread is gone.

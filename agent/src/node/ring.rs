@@ -1,7 +1,7 @@
 //! Takes the events out of the ring and hands them to the listeners.
 
 use std::{
-    io,
+    collections::HashMap,
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -94,7 +94,7 @@ fn drain(shared: &Shared, store: &KernelStore, ring: &mut RingBuf<MapData>) {
 /// What the numbers of events stand for, as of one look at the ring.
 struct Names<'a> {
     shared: &'a Shared,
-    policies: std::collections::HashMap<u32, PolicyRef>,
+    policies: HashMap<u32, PolicyRef>,
     clock: WallClock,
 }
 
@@ -111,8 +111,10 @@ impl Resolve for Names<'_> {
     }
 
     fn caller(&self, cgroup: u64, pid: u32) -> (Option<String>, Option<String>) {
-        // The process may be gone by now, and its pid another's: only a cgroup of the same id counts.
-        caller_of(self.shared, cgroup, pid).unwrap_or((None, None))
+        let Some(path) = self.shared.callers.pod(cgroup, pid) else { return (None, None) };
+        let core = self.shared.core();
+        let pod = core.snapshot.pod_of_uid(&path.uid).map(|pod| pod.name.to_string());
+        (pod, path.container.clone())
     }
 
     fn service(&self, frontend: &Frontend) -> Option<String> {
@@ -124,12 +126,4 @@ impl Resolve for Names<'_> {
     fn time(&self, monotonic: u64) -> Timestamp {
         self.clock.at(monotonic)
     }
-}
-
-fn caller_of(shared: &Shared, cgroup: u64, pid: u32) -> Option<(Option<String>, Option<String>)> {
-    let path = crate::cgroups::path_of_process(pid, cgroup).ok_or(io::ErrorKind::NotFound).ok()?;
-    let (uid, container) = crate::cgroups::pod_of_path(&path)?;
-    let core = shared.core();
-    let pod = core.snapshot.pod_of_uid(&uid).map(|pod| pod.name.to_string());
-    Some((pod, container))
 }

@@ -6,8 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use balancing_datapath::MAX_LEVELS;
+
 use super::{Message, RunError, Shared, core::Programs};
 use crate::{
+    cgroups::Changes,
     kernel::{KernelStore, RuntimeChange, monotonic},
     snapshot::Dirty,
 };
@@ -20,6 +23,39 @@ pub(super) struct Settings {
     pub(super) lease: Option<Duration>,
     /// The maps are to be filled before the programs are attached.
     pub(super) fresh: bool,
+    /// Where exempt callers may be.
+    pub(super) levels: Levels,
+}
+
+/// The levels of the cgroup hierarchy at which exempt callers may be. They only ever widen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Levels {
+    /// Level of `--cgroup-root`; unknown inside a cgroup namespace.
+    root: Option<u32>,
+    below: Option<(u32, u32)>,
+}
+
+impl Levels {
+    pub(super) fn new(root: Option<u32>) -> Self {
+        Self { root, below: None }
+    }
+
+    /// Includes these levels below the root.
+    pub(super) fn widen(&mut self, levels: impl IntoIterator<Item = u32>) {
+        for level in levels {
+            let (first, last) = self.below.unwrap_or((level, level));
+            self.below = Some((first.min(level), last.max(level)));
+        }
+    }
+
+    /// First absolute level and number of levels that the programs look at: all of them where the root's is unknown.
+    fn absolute(self) -> (u32, u32) {
+        match (self.root, self.below) {
+            (_, None) => (0, 0),
+            (Some(root), Some((first, last))) => (root + first, (last - first + 1).min(MAX_LEVELS)),
+            (None, Some(_)) => (1, MAX_LEVELS),
+        }
+    }
 }
 
 /// Starts the thread.
@@ -29,10 +65,11 @@ pub(super) fn start(
     messages: mpsc::Receiver<Message>,
     settings: Settings,
 ) -> Result<thread::JoinHandle<()>, RunError> {
-    let worker = Worker { shared, store, lease: settings.lease, attached: false, read_back: false };
+    let Settings { lease, fresh, levels } = settings;
+    let worker = Worker { shared, store, lease, levels, attached: false, read_back: false, seen: Seen::default() };
     thread::Builder::new()
         .name("programmer".to_owned())
-        .spawn(move || worker.run(&messages, settings.fresh))
+        .spawn(move || worker.run(&messages, fresh))
         .map_err(|source| RunError::Start { what: "the programming thread", source })
 }
 
@@ -40,13 +77,23 @@ struct Worker {
     shared: Arc<Shared>,
     store: Arc<KernelStore>,
     lease: Option<Duration>,
+    levels: Levels,
     attached: bool,
     read_back: bool,
+    seen: Seen,
+}
+
+/// What has been heard of at least once: nothing is attached before all of it.
+#[derive(Default)]
+struct Seen {
+    objects: bool,
+    cgroups: bool,
 }
 
 impl Worker {
     fn run(mut self, messages: &mpsc::Receiver<Message>, fresh: bool) {
         self.renew_lease();
+        self.set_levels();
         if !fresh {
             // The maps are in use: the programs of this agent take over at once.
             self.attach();
@@ -68,30 +115,37 @@ impl Worker {
     fn handle(&mut self, message: Message) {
         match message {
             Message::Batch(batch) => {
+                self.seen.objects = true;
                 self.shared.core().batch(batch);
-                if !self.attached {
-                    self.attach();
-                }
-                if !self.read_back {
-                    self.read_back();
-                }
+                self.first_sync();
                 self.shared.core().update_conditions(self.shared.features.set_retval);
             }
-            Message::Cgroups(changes) => self.cgroups(changes),
+            Message::Cgroups(changes) => {
+                self.seen.cgroups = true;
+                self.cgroups(changes);
+                self.first_sync();
+            }
             Message::Grace => self.shared.core().grace_passed(),
             Message::End => {}
         }
     }
 
-    fn cgroups(&self, changes: crate::cgroups::Changes) {
+    fn cgroups(&mut self, changes: Changes) {
         // Before a caller is in the map: the programs have to look at its level.
-        self.store.set_runtime(RuntimeChange::CallerLevels { first: changes.first_level, count: changes.levels });
+        self.levels.widen(changes.pods.values().flatten().map(|cgroup| cgroup.level));
+        self.set_levels();
         let mut core = self.shared.core();
         let mut dirty = Dirty::default();
         for (uid, cgroups) in changes.pods {
-            core.context.set_pod_cgroups(uid.as_str().into(), cgroups, &mut dirty);
+            let ids = cgroups.iter().map(|cgroup| cgroup.id).collect();
+            core.context.set_pod_cgroups(uid.as_str().into(), ids, &mut dirty);
         }
         core.compile(&dirty);
+    }
+
+    fn set_levels(&self) {
+        let (first, count) = self.levels.absolute();
+        self.store.set_runtime(RuntimeChange::CallerLevels { first, count });
     }
 
     fn attach(&mut self) {
@@ -108,6 +162,17 @@ impl Worker {
                 Programs::Failed(format!("{error}{cause}"))
             }
         };
+    }
+
+    /// Once everything has been heard of: the maps are filled, so attach, and read them back.
+    fn first_sync(&mut self) {
+        if !self.seen.objects || !self.seen.cgroups || self.read_back {
+            return;
+        }
+        if !self.attached {
+            self.attach();
+        }
+        self.read_back();
     }
 
     fn read_back(&mut self) {
