@@ -46,7 +46,7 @@ fn snippet<'a>(file: &'a File, primary: Option<&Span>, related: &[&Related]) -> 
     let first = spans().map(|s| s.bytes.start).min().unwrap_or_default();
     let last = spans().map(|s| s.bytes.end).max().unwrap_or_default();
     let start = text[..first].rfind('\n').map_or(0, |at| at + 1);
-    let end = text[last..].find('\n').map_or(text.len(), |at| last + at);
+    let end = text[last..].find(['\n', '\r']).map_or(text.len(), |at| last + at);
     let line = spans().map(|s| s.line).min().unwrap_or(1);
     let within = |s: &Span| s.bytes.start - start..s.bytes.end - start;
     Snippet::source(&text[start..end])
