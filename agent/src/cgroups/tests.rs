@@ -393,12 +393,17 @@ fn the_pod_of_a_process_is_found_and_remembered() {
     let callers = Callers::new(&root.0).unwrap();
     let (in_pod, in_host) = (Sleeper::start(&cgroup), Sleeper::start(&host));
     let wanted = PodPath { uid: UID.to_owned(), container: Some(CONTAINER.to_owned()) };
-    assert_eq!(callers.pod(id(&cgroup), in_host.0.id()), None, "the process is in another cgroup");
-    assert_eq!(callers.pod(id(&cgroup), in_pod.0.id()).as_deref(), Some(&wanted));
-    assert_eq!(callers.pod(id(&host), in_host.0.id()), None);
-    assert_eq!(callers.pod(id(&cgroup) + 1, in_pod.0.id()), None);
-    let (pid, other) = (in_pod.0.id(), in_host.0.id());
+    let told = |callers: &Callers, cgroup: &Path, pid| callers.pod(id(cgroup), pid).map(|p| (*p).clone());
+    assert_eq!(told(&callers, &cgroup, in_pod.0.id()), Some(wanted.clone()));
+    assert_eq!(told(&callers, &host, in_host.0.id()), None);
+    let pid = in_pod.0.id();
     drop((in_pod, in_host));
-    assert_eq!(callers.pod(id(&cgroup), pid).as_deref(), Some(&wanted), "remembered");
-    assert_eq!(callers.pod(id(&host), other), None);
+    assert_eq!(told(&callers, &cgroup, pid), Some(wanted.clone()), "remembered");
+    let late = Callers::new(&root.0).unwrap();
+    assert_eq!(told(&late, &cgroup, pid), Some(wanted.clone()), "the process has gone, its cgroup has not");
+    assert_eq!(told(&late, &host, pid), None);
+    // A cgroup's number that a process of another one stands beside: its number is somebody else's by now.
+    let another = Callers::new(&root.0).unwrap();
+    assert_eq!(told(&another, &cgroup, std::process::id()), Some(wanted));
+    assert_eq!(another.pod(u64::MAX, std::process::id()), None);
 }

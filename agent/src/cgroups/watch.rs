@@ -1,6 +1,7 @@
 //! The thread that keeps the cgroups of pods up to date.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
@@ -70,10 +71,18 @@ pub fn watch(cgroup_root: &Path, sender: UnboundedSender<Changes>) -> Result<Wat
 /// Runs until the other end of `stopped` is closed, or nobody wants the changes.
 fn follow(mut tree: Tree, stopped: &UnixStream, mut send: impl FnMut(Changes) -> bool) {
     tree.walk();
-    if !send(tree.changes().unwrap_or_default()) {
-        return;
-    }
+    let mut next = Some(tree.changes().unwrap_or_default());
+    let mut known = BTreeMap::new();
     loop {
+        if let Some(changes) = next {
+            for (path, problem) in changes.problems.iter().filter(|(path, _)| !known.contains_key(*path)) {
+                tracing::warn!(path = %path.display(), problem, "pods below this cgroup may not be found");
+            }
+            known.clone_from(&changes.problems);
+            if !send(changes) {
+                return;
+            }
+        }
         let pause = if tree.complete() { WALK_EVERY } else { WALK_EVERY_WITH_PROBLEMS };
         match wait(&tree, stopped, pause) {
             Wake::Stop => return,
@@ -85,14 +94,7 @@ fn follow(mut tree: Tree, stopped: &UnixStream, mut send: impl FnMut(Changes) ->
                 }
             }
         }
-        if let Some(changes) = tree.changes() {
-            for (path, problem) in &changes.problems {
-                tracing::warn!(path = %path.display(), problem, "pods below this cgroup may not be found");
-            }
-            if !send(changes) {
-                return;
-            }
-        }
+        next = tree.changes();
     }
 }
 
