@@ -162,23 +162,34 @@ impl Converter {
     pub fn service(&mut self, service: &v1::Service) -> Result<Service, ConvertError> {
         let meta = &service.metadata;
         let spec = service.spec.as_ref();
-        let single = spec.and_then(|s| s.cluster_ip.clone()).into_iter().collect::<Vec<_>>();
-        let texts = spec.and_then(|s| s.cluster_ips.clone()).filter(|all| !all.is_empty()).unwrap_or(single);
-        let texts: Vec<String> = texts.into_iter().filter(|t| !t.is_empty()).collect();
+        let (texts, listed) = match spec.and_then(|s| s.cluster_ips.as_deref()) {
+            Some(all) if !all.is_empty() => (all, true),
+            _ => (
+                spec.and_then(|s| s.cluster_ip.as_ref()).map(std::slice::from_ref).unwrap_or_default(),
+                false,
+            ),
+        };
+        let field = |i: usize| match listed {
+            true => Path::of(&["spec", "clusterIPs"]).index(i),
+            false => Path::of(&["spec", "clusterIP"]),
+        };
 
         let unsupported = if has_label(meta, LABEL_SERVICE_PROXY_NAME) {
             Some(Unsupported::OtherProxy)
         } else if spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName") {
             Some(Unsupported::ExternalName)
-        } else if texts.is_empty() || texts.iter().any(|t| t == "None") || has_label(meta, LABEL_HEADLESS) {
+        } else if texts.iter().all(String::is_empty)
+            || texts.iter().any(|t| t == "None")
+            || has_label(meta, LABEL_HEADLESS)
+        {
             Some(Unsupported::Headless)
         } else {
             None
         };
         let mut addresses = Vec::new();
         if unsupported.is_none() {
-            for (i, text) in texts.iter().enumerate() {
-                addresses.push(usable_address(text, || Path::of(&["spec", "clusterIPs"]).index(i))?);
+            for (i, text) in texts.iter().enumerate().filter(|(_, text)| !text.is_empty()) {
+                addresses.push(usable_address(text, || field(i))?);
             }
         }
 

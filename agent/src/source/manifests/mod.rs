@@ -1,7 +1,7 @@
 //! A folder of manifests, watched: what is written, renamed over or removed takes effect at once.
 //!
 //! Each batch is a state that the folder was in. Reading a file may show a change that is later than one of another
-//! file whose event is still to come; so files are read until no event is left, and only then does anything apply.
+//! file whose event is still to come; so what was read applies only if none of it had an event since.
 
 mod contents;
 mod file;
@@ -44,8 +44,10 @@ const RESCAN: Duration = Duration::from_secs(1);
 const RESCAN_SHARE: u32 = 50;
 /// How often a folder that is gone is looked for.
 const LOOK_FOR_FOLDER: Duration = Duration::from_millis(100);
-/// Longest time for which changes wait for others that keep coming.
+/// Longest time for which changes wait for what may belong to them.
 const SETTLE: Duration = Duration::from_millis(50);
+/// Longest time for which files that change faster than they can be read are read again and again.
+const CHASE: Duration = Duration::from_millis(500);
 /// What looks like a loss waits so long for what may explain it: a folder is removed file by file, then itself.
 const LOSS: Duration = Duration::from_millis(5);
 /// What is missing in a folder that came back is lost only after so long a silence: it is being filled.
@@ -146,7 +148,12 @@ struct Work {
 
 impl Work {
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && !self.rescan && self.half_moves.is_empty() && !self.unwatched
+        self.names.is_empty() && !self.needs_all()
+    }
+
+    /// May any file be concerned?
+    fn needs_all(&self) -> bool {
+        self.rescan || !self.half_moves.is_empty() || self.unwatched
     }
 }
 
@@ -294,7 +301,7 @@ impl Watcher {
 
     // ------------------------------------------------------------ events
 
-    /// Takes all events that there are. Files that are being written to are out of `reads` again.
+    /// Takes all events that there are; was there one that matters?
     fn drain(&mut self) -> bool {
         let mut buffer = [0; 16 << 10];
         let mut any = false;
@@ -384,9 +391,14 @@ impl Watcher {
 
     // ------------------------------------------------------------ reading
 
-    /// Reads what there is to read until no event is left, then lets all of it apply.
+    /// Reads what there is to read, then lets all of it apply at once.
+    ///
+    /// All that was read is what the files held when the last event before the reading was made, if none of them had an
+    /// event since: then that is a state the folder was in, whatever other files did meanwhile.
     fn settle(&mut self, began: Instant) {
         let mut reads = Reads::new();
+        let mut awaited: BTreeSet<FileName> = BTreeSet::new();
+        let mut loss = false;
         loop {
             let work = std::mem::take(&mut self.work);
             if work.unwatched {
@@ -400,19 +412,28 @@ impl Watcher {
             if work.rescan || !work.half_moves.is_empty() {
                 self.compare(true);
             }
-            let mut loss = work.loss;
+            loss |= work.loss;
             for name in work.names.into_iter().chain(std::mem::take(&mut self.work.names)) {
                 let found = file::read(&self.path.join(&*name));
                 loss |= matches!(&found, Found::Nothing)
                     || matches!(&found, Found::Text(_, text) if text.is_empty());
+                awaited.remove(&name);
                 reads.insert(name, found);
             }
-            if !self.drain() && loss && began.elapsed() < SETTLE {
+            let waits = began.elapsed() < SETTLE;
+            let mut quiet = !self.drain();
+            if quiet && waits && (loss || !awaited.is_empty()) {
                 wait_for(&mut [PollFd::new(&self.inotify, PollFlags::IN)], LOSS);
-                self.drain();
+                quiet = !self.drain();
             }
-            reads.retain(|name, _| !self.writing.contains(name));
-            if self.work.is_empty() || (began.elapsed() >= SETTLE && !self.work.unwatched) {
+            // Somebody writes to it again: what was read may be half of that.
+            for (name, _) in reads.extract_if(.., |name, _| self.writing.contains(name)) {
+                awaited.insert(name);
+            }
+            let outdated =
+                self.work.needs_all() || self.work.names.iter().any(|name| reads.contains_key(name));
+            let unexplained = waits && (!awaited.is_empty() || (loss && !quiet));
+            if !unexplained && (!outdated || began.elapsed() >= CHASE) {
                 break;
             }
         }
