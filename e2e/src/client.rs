@@ -11,7 +11,10 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::protocol::{self, Count, Flow, LoadSpec, Many, Mode, Outcome, Record, Reply, Request, ServeSpec};
+use crate::protocol::{
+    self, Answered, Count, Flow, LoadSpec, Many, Mode, Outcome, Record, Reply, Request, ServeSpec, Steady,
+    TrafficKind,
+};
 
 /// The worker binary: beside this one, or one folder up for a test.
 ///
@@ -203,6 +206,46 @@ impl Client {
     /// The process is gone, or no sockets are open.
     pub fn many_receive(&mut self) -> Result<Many> {
         self.many(&Request::ManyReceive)
+    }
+
+    /// Asks once; gives the name of the server that answered, or `error: ...`.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn ask(&mut self, kind: TrafficKind, to: SocketAddr) -> Result<String> {
+        let mut answered = self.answered(&Request::Ask(kind, to))?;
+        Ok(answered.pop().context("no answer")?.who)
+    }
+
+    /// Starts steady traffic.
+    ///
+    /// # Errors
+    /// The process is gone, or traffic is running.
+    pub fn start_traffic(&mut self, streams: Vec<Steady>) -> Result<()> {
+        self.done(&Request::StartTraffic(streams))
+    }
+
+    /// Who answered so far.
+    ///
+    /// # Errors
+    /// The process is gone, or no traffic is running.
+    pub fn traffic(&mut self) -> Result<Vec<Answered>> {
+        self.answered(&Request::Traffic)
+    }
+
+    /// Ends the traffic and tells who answered.
+    ///
+    /// # Errors
+    /// The process is gone, or no traffic is running.
+    pub fn stop_traffic(&mut self) -> Result<Vec<Answered>> {
+        self.answered(&Request::StopTraffic)
+    }
+
+    fn answered(&mut self, request: &Request) -> Result<Vec<Answered>> {
+        match self.0.ask(request)? {
+            Reply::Answered(answered) => Ok(answered),
+            other => bail!("unexpected answer {other:?}"),
+        }
     }
 
     fn many(&mut self, request: &Request) -> Result<Many> {

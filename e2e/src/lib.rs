@@ -7,6 +7,8 @@
 
 pub mod agent;
 pub mod client;
+pub mod demo;
+pub mod dns;
 pub mod http;
 pub mod judge;
 pub mod manifests;

@@ -280,7 +280,7 @@ pub fn with(mut object: Value, pointer: &str, value: Value) -> Value {
 }
 
 /// A folder of manifests: each file appears, changes and goes by one rename or unlink.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Folder {
     path: PathBuf,
     staging: PathBuf,

@@ -152,7 +152,11 @@ impl<'n> TestNode<'n> {
         self.make_cgroup(Path::new("system.slice/client.service"))
     }
 
-    fn make_cgroup(&self, below: &Path) -> Result<PathBuf> {
+    /// Makes a cgroup below the node's.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn make_cgroup(&self, below: &Path) -> Result<PathBuf> {
         let path = self.cgroup.join(below);
         fs::create_dir_all(&path).with_context(|| format!("failed to make {}", path.display()))?;
         Ok(path)
@@ -180,7 +184,15 @@ impl<'n> TestNode<'n> {
     /// # Errors
     /// It cannot be started.
     pub fn pod_client(&mut self, netns: &str, pod: &Pod) -> Result<&mut Client> {
-        let cgroup = self.make_cgroup(&pod.cgroup())?;
+        self.client_below(netns, &pod.cgroup())
+    }
+
+    /// A client in a namespace and a cgroup below the node's.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn client_below(&mut self, netns: &str, cgroup: &Path) -> Result<&mut Client> {
+        let cgroup = self.make_cgroup(cgroup)?;
         self.client_in(netns, cgroup, "")
     }
 

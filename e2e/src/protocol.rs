@@ -95,6 +95,37 @@ pub struct Count {
     pub served: u64,
 }
 
+/// What steady traffic asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficKind {
+    /// A DNS query for a text, by UDP.
+    Dns,
+    /// `GET /`.
+    Http,
+}
+
+/// A stream of steady traffic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steady {
+    /// What it asks.
+    pub kind: TrafficKind,
+    /// Whom.
+    pub to: SocketAddr,
+    /// How often; each time on a new socket.
+    pub per_second: u32,
+}
+
+/// Who answered how often.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// Who was asked.
+    pub to: SocketAddr,
+    /// The name of the server that answered, or `error: ...`.
+    pub who: String,
+    /// How often.
+    pub times: u64,
+}
+
 /// A request to a client process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request {
@@ -131,6 +162,14 @@ pub enum Request {
     },
     /// Each of them reads its answer → `Many`.
     ManyReceive,
+    /// Ask once → `Answered` with one.
+    Ask(TrafficKind, SocketAddr),
+    /// Begin steady traffic → `Done`.
+    StartTraffic(Vec<Steady>),
+    /// Who answered so far → `Answered`.
+    Traffic,
+    /// End it → `Answered`.
+    StopTraffic,
     /// Tell the counts → `Counts` (servers only).
     Counts,
 }
@@ -148,6 +187,8 @@ pub enum Reply {
     Many(Many),
     /// Of a server.
     Counts(Vec<Count>),
+    /// Of traffic.
+    Answered(Vec<Answered>),
     /// The request made no sense or the machine refused.
     Failed(String),
 }

@@ -51,15 +51,16 @@ pub fn own() -> Vec<PathBuf> {
     places().into_iter().filter(|p| p.owner == process::id()).map(|p| p.path).collect()
 }
 
-/// On SIGTERM, SIGINT and SIGHUP: removes everything of this process and ends it with `128 + signal`.
+/// On SIGTERM, SIGINT and SIGHUP: calls `first`, removes everything of this process and ends it with `128 + signal`.
 ///
 /// # Errors
 /// The handler cannot be installed.
-pub fn remove_on_signals() -> Result<()> {
+pub fn remove_on_signals(first: impl FnOnce() + Send + 'static) -> Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT, SIGHUP])?;
     thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
+            first();
             remove_own();
             process::exit(128 + signal);
         }

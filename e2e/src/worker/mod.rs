@@ -4,9 +4,11 @@
 //! do, since it mounts a new /sys and hides bpffs and cgroups.
 
 mod dial;
+mod http;
 mod load;
 mod serve;
 mod socket;
+mod traffic;
 
 use std::{
     collections::HashMap,
@@ -27,11 +29,11 @@ use rustix::{
 };
 
 use crate::{
-    protocol::{self, Reply, Request},
+    protocol::{self, Answered, Reply, Request},
     run,
 };
 
-/// `[--netns NAME] [--cgroup PATH] [--parent PID] client | serve | exec PROGRAM ARGUMENTS...`
+/// `[--netns NAME] [--cgroup PATH] [--parent PID] client | serve | http NAME PORT... | exec PROGRAM ARGUMENTS...`
 pub fn main(arguments: impl Iterator<Item = String>) -> ExitCode {
     match start(arguments) {
         Ok(()) => ExitCode::SUCCESS,
@@ -51,6 +53,7 @@ fn start(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             "--parent" => end_with(&arguments.next().context("--parent needs a process id")?)?,
             "client" => return client(),
             "serve" => return serve::run(),
+            "http" => return http::run(arguments),
             "exec" => return exec(arguments),
             other => bail!("unknown word {other:?}"),
         }
@@ -95,6 +98,7 @@ struct Client {
     kept: HashMap<String, OwnedFd>,
     load: Option<load::Load>,
     many: Option<dial::ManySockets>,
+    traffic: Option<traffic::Traffic>,
 }
 
 /// Serves requests from stdin until it ends.
@@ -162,6 +166,21 @@ impl Client {
                 Reply::Many(seen)
             }
             Request::ManyReceive => Reply::Many(self.many.take().context("no sockets are open")?.receive()),
+            Request::Ask(kind, to) => {
+                let who = traffic::ask(kind, to).unwrap_or_else(|e| format!("error: {e:#}"));
+                Reply::Answered(vec![Answered { to, who, times: 1 }])
+            }
+            Request::StartTraffic(streams) => {
+                ensure!(self.traffic.is_none(), "traffic is running");
+                self.traffic = Some(traffic::Traffic::start(streams));
+                Reply::Done
+            }
+            Request::Traffic => {
+                Reply::Answered(self.traffic.as_ref().context("no traffic is running")?.answered())
+            }
+            Request::StopTraffic => {
+                Reply::Answered(self.traffic.take().context("no traffic is running")?.stop()?)
+            }
             Request::Counts => bail!("a client counts nothing"),
         }))
     }

@@ -6,9 +6,10 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     judge::tally,
     manifests::{Front, Pod, redirect, service},
@@ -136,7 +137,18 @@ pub(crate) fn expect(node: &mut TestNode<'_>, want: &str, flow: Flow) -> Result<
 /// Eight new connections in a row from an ordinary client in a namespace end in `want`.
 pub(crate) fn expect_from(node: &mut TestNode<'_>, from: &str, want: &str, flow: Flow) -> Result<()> {
     let outcomes = node.client(from)?.dial_all(vec![flow], 8)?;
-    judge(node.network(), &outcomes, &[want], flow, from)
+    let judged = judge(node.network(), &outcomes, &[want], flow, from);
+    if judged.is_err() {
+        // Late or never: that tells two kinds of defect apart.
+        let (late, network) = (Instant::now(), node.network());
+        while late.elapsed() < Duration::from_secs(2) {
+            if network.label(&node.client(from)?.dial(flow)?) == want {
+                return judged.with_context(|| format!("it did so {} ms later", late.elapsed().as_millis()));
+            }
+        }
+        return judged.context("it never did so");
+    }
+    judged
 }
 
 /// Eight new connections in a row from a process of a pod end in `want`.

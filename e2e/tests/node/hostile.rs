@@ -67,7 +67,7 @@ fn broken_yaml_keeps_the_last_good_state_of_its_file(network: &Network) -> Resul
     still_good(&mut node)?;
     let deep = "{".repeat(2000);
     for (text, line) in [
-        ("kind: LocalRedirectPolicy\nmetadata:\n  name: [a\n", 4),
+        ("kind: LocalRedirectPolicy\nmetadata:\n  name: [a\n", 3),
         ("kind: A\n  bad: indent\n", 2),
         ("kind: A\n---\nkind: B\nkind: B\n", 4),
         ("\u{0}\u{1}\u{2}", 1),

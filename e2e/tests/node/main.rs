@@ -82,6 +82,6 @@ fn run_one(network: &OnceLock<Network>, test: Test) -> Result<(), Failed> {
 
 fn make_network() -> Result<Network> {
     run::claim()?;
-    run::remove_on_signals()?;
+    run::remove_on_signals(|| ())?;
     Network::standard().context("the network of the tests")
 }
