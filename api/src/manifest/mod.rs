@@ -11,7 +11,7 @@ mod tree;
 
 pub use decode::{DecodeError, Decoded, decode};
 pub use path::{Path, Segment};
-use serde_json::{Map, Value};
+use serde_json::Value;
 pub use spans::{Span, Spans};
 
 /// Levels of nesting that a document may have.
@@ -102,25 +102,45 @@ impl Object {
     }
 }
 
+/// Something that stands in a text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Item {
+    /// An object.
+    Object(Object),
+    /// A document, or item of a list, that is none.
+    Rejected(Rejected),
+}
+
 /// Read a text. Never panics and never recurses with the text's depth.
 #[must_use]
 pub fn parse(text: &str) -> Parsed {
+    let (mut objects, mut rejected) = (Vec::new(), Vec::new());
+    let parsed = parse_each(text, |item| match item {
+        Item::Object(object) => objects.push(object),
+        Item::Rejected(one) => rejected.push(one),
+    });
+    Parsed { objects, rejected, ..parsed }
+}
+
+/// Read a text as [`parse`] does and hand each item on as soon as its document ends, so that one document at a time is
+/// in memory: values take about 18 times the space of their text. The answer is without objects.
+pub fn parse_each(text: &str, mut each: impl FnMut(Item)) -> Parsed {
     let mut parsed = Parsed::default();
     parsed.error = tree::documents(text, &mut parsed.warnings, |document| {
         parsed.documents += 1;
-        flatten(document, &mut parsed.objects, &mut parsed.rejected);
+        flatten(document, &mut each);
     })
     .err();
     parsed
 }
 
-/// Add the objects of a document, those inside of lists one by one.
-fn flatten(document: tree::Document, objects: &mut Vec<Object>, rejected: &mut Vec<Rejected>) {
+/// Hand on the objects of a document, those inside of lists one by one.
+fn flatten(document: tree::Document, each: &mut impl FnMut(Item)) {
     let tree::Document { value, number, position, item_positions } = document;
     let mut todo = vec![(value, Path::default(), position)];
     while let Some((mut value, origin, position)) = todo.pop() {
         let Some(items) = list_items(&mut value) else {
-            add(value, number, origin, position, objects, rejected);
+            each(item(value, number, origin, position));
             continue;
         };
         let (api_version, kind) = (text(&value, "apiVersion"), text(&value, "kind"));
@@ -154,51 +174,29 @@ fn name_item(item: &mut Value, api_version: &str, kind: &str) {
     }
 }
 
+/// Text behind a key, empty where there is none.
 fn text(value: &Value, key: &str) -> String {
     value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn add(
-    value: Value,
-    document: usize,
-    origin: Path,
-    (line, column): (u32, u32),
-    objects: &mut Vec<Object>,
-    rejected: &mut Vec<Rejected>,
-) {
-    let metadata = value.get("metadata").cloned_names();
-    let object = Object {
-        api_version: text(&value, "apiVersion"),
-        kind: text(&value, "kind"),
-        namespace: metadata.0,
-        name: metadata.1,
-        document,
-        origin,
-        line,
-        column,
-        value,
-    };
+/// The object that a value is, or why it is none.
+fn item(value: Value, document: usize, origin: Path, (line, column): (u32, u32)) -> Item {
+    let (api_version, kind) = (text(&value, "apiVersion"), text(&value, "kind"));
+    let metadata = value.get("metadata").unwrap_or(&Value::Null);
+    let namespace = Some(text(metadata, "namespace")).filter(|n| !n.is_empty());
+    let name = text(metadata, "name");
     let missing = |what: &str| format!("{what} missing, so this is no object of Kubernetes");
-    let message = match (&object.value, object.api_version.as_str(), object.kind.as_str()) {
-        (Value::Object(_), "", "") => missing("apiVersion and kind are"),
-        (Value::Object(_), "", _) => missing("apiVersion is"),
-        (Value::Object(_), _, "") => missing("kind is"),
-        (Value::Object(_), _, _) => return objects.push(object),
-        (other, _, _) => format!("expected an object of Kubernetes, found {}", describe(other)),
+    let message = match (value.is_object(), api_version.is_empty(), kind.is_empty()) {
+        (true, false, false) => None,
+        (true, true, true) => Some(missing("apiVersion and kind are")),
+        (true, true, false) => Some(missing("apiVersion is")),
+        (true, false, true) => Some(missing("kind is")),
+        (false, _, _) => Some(format!("expected an object of Kubernetes, found {}", describe(&value))),
     };
-    rejected.push(Rejected { object, message });
-}
-
-/// Namespace and name out of `metadata`.
-trait Names {
-    fn cloned_names(&self) -> (Option<String>, String);
-}
-
-impl Names for Option<&Value> {
-    fn cloned_names(&self) -> (Option<String>, String) {
-        let map: Option<&Map<String, Value>> = self.and_then(Value::as_object);
-        let get = |key: &str| map.and_then(|m| m.get(key)).and_then(Value::as_str).filter(|s| !s.is_empty());
-        (get("namespace").map(str::to_owned), get("name").unwrap_or_default().to_owned())
+    let object = Object { api_version, kind, namespace, name, value, document, origin, line, column };
+    match message {
+        None => Item::Object(object),
+        Some(message) => Item::Rejected(Rejected { object, message }),
     }
 }
 

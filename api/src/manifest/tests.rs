@@ -166,6 +166,22 @@ fn objects_before_an_error_are_kept() {
 }
 
 #[test]
+fn items_are_handed_on_one_by_one() {
+    let text = "apiVersion: v1\nkind: A\n---\n5\n---\napiVersion: v1\nkind: List\nitems: [{kind: B, apiVersion: v1}]\n---\n}";
+    let mut seen = Vec::new();
+    let rest = parse_each(text, |item| {
+        seen.push(match item {
+            Item::Object(o) => o.kind,
+            Item::Rejected(r) => r.message,
+        });
+    });
+    assert_eq!(seen, ["A", "expected an object of Kubernetes, found the number 5", "B"]);
+    assert_eq!((rest.documents, rest.objects.len(), rest.rejected.len()), (3, 0, 0));
+    assert_eq!(rest.error, parse(text).error);
+    assert!(rest.error.is_some());
+}
+
+#[test]
 fn depth_has_a_limit_and_no_stack_is_used() {
     for open in ["{", "[", "- ", "{a: ", "? ", "!!map {"] {
         let e = parse(&open.repeat(200_000)).error;
