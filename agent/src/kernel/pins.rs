@@ -78,7 +78,11 @@ pub(super) struct MapFolders {
 
 /// Finds the folder of maps of this layout with these shapes, or prepares a new one: maps whose content outlives a change
 /// are taken along.
-pub(super) fn map_folders(bpffs: &Path, layout: u32, definitions: &[MapDefinition]) -> io::Result<MapFolders> {
+pub(super) fn map_folders(
+    bpffs: &Path,
+    layout: u32,
+    definitions: &[MapDefinition],
+) -> io::Result<MapFolders> {
     let home = home(bpffs);
     for folder in ["links".as_ref(), Path::new("")] {
         match fs::create_dir(home.join(folder)) {
@@ -87,14 +91,17 @@ pub(super) fn map_folders(bpffs: &Path, layout: u32, definitions: &[MapDefinitio
         }
     }
     let then = home.join(format!("v{layout}"));
-    let staging = home.join(format!("v{layout}.new"));
+    // bpffs refuses names with a dot.
+    let staging = home.join(format!("v{layout}-new"));
     if staging.exists() {
         // A replacement that did not come to its end.
         remove_folder(&staging)?;
     }
     let others: Vec<PathBuf> = fs::read_dir(&home)?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('v')) && *path != then)
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('v')) && *path != then
+        })
         .collect();
     if then.exists() {
         let shapes = definitions.iter().map(|d| pinned_shape(&then.join(d.name)));
