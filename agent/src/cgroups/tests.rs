@@ -228,9 +228,10 @@ fn more_events_than_the_kernel_keeps_are_made_good() {
     let limit: usize =
         fs::read_to_string("/proc/sys/fs/inotify/max_queued_events").unwrap().trim().parse().unwrap();
     let stays = folder.pod(&format!("kubepods/pod{UID}"));
-    for _ in 0..=limit / 2 {
-        let path = folder.make("short");
-        fs::remove_dir(path).unwrap();
+    let (here, there) = (folder.make("here"), folder.0.join("there"));
+    for _ in 0..=limit / 4 {
+        fs::rename(&here, &there).unwrap();
+        fs::rename(&there, &here).unwrap();
     }
     // These events do not fit any more.
     let late = folder.pod(&format!("late/deep/pod{OTHER}"));
@@ -249,7 +250,7 @@ fn a_folder_that_cannot_be_read_is_named_and_hides_nothing_else() {
     let closed = folder.make("closed");
     let one = folder.pod(&format!("kubepods/pod{UID}"));
     let two = folder.pod(&format!("closed/pod{OTHER}"));
-    fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
     let (mut tree, before, after) = std::thread::scope(|scope| {
         let as_an_ordinary_user = || {
             // Capabilities are a thread's own: no other test loses them.

@@ -217,4 +217,19 @@ mod tests {
         settings.insert("config".to_owned());
         assert_eq!(flags, settings);
     }
+    #[test]
+    fn the_help() {
+        let mut text = String::new();
+        for command in ["run", "cleanup"] {
+            let mut whole = Cli::command().term_width(100);
+            whole.build();
+            let command = whole.find_subcommand_mut(command).unwrap();
+            text += &format!("{}\n\n", command.render_long_help());
+        }
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.bind(|| insta::assert_snapshot!("agent-help", text));
+    }
 }
