@@ -48,6 +48,8 @@ pub struct Places {
 /// How an agent is started.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
+    /// The binary, if it is not `balancing-agent`.
+    pub binary: Option<String>,
     /// More flags of `run`.
     pub flags: Vec<String>,
     /// More environment variables.
@@ -122,7 +124,7 @@ impl Agent {
 
     /// `balancing-agent SUBCOMMAND --cgroup-root .. --bpffs ..` in the host's namespace, outside the node's cgroup.
     fn command(&self, subcommand: &str, options: &Options) -> Result<std::process::Command> {
-        let agent = built("balancing-agent")?;
+        let agent = built(options.binary.as_deref().unwrap_or("balancing-agent"))?;
         let mut command = if options.capabilities.is_empty() {
             command_in(&self.places.netns, None, agent)?
         } else {

@@ -117,16 +117,15 @@ fn sigterm_keeps_the_data_path(network: &Network) -> Result<()> {
 }
 
 fn another_map_layout_takes_over_under_load(network: &Network) -> Result<()> {
-    let next = Options {
-        env: vec![("BALANCING_TEST_LAYOUT_VERSION".to_owned(), "2".to_owned())],
-        ..Options::default()
-    };
+    let next = Options { binary: Some("balancing-agent-next-layout".to_owned()), ..Options::default() };
     let mut node = TestNode::started(network, &bed::scenario(network))?;
     node.settle()?;
     let own = node.api().status()?.datapath.layout_version;
     start_loads(&mut node)?;
     // Upgrade, downgrade; ended properly and killed.
-    for (options, layout, kill) in [(&next, 2, false), (&Options::default(), own, true), (&next, 2, true)] {
+    for (options, layout, kill) in
+        [(&next, own + 1, false), (&Options::default(), own, true), (&next, own + 1, true)]
+    {
         if kill {
             node.agent.kill9()?;
         } else {
