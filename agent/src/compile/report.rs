@@ -262,11 +262,15 @@ fn no_backend(
             }
             _ => "no usable pod has an address of the frontend's family".to_owned(),
         },
-        Some((selector, _)) => {
+        Some((selector, namespaces)) => {
             let place = if is_redirect(resolved.policy.reference.kind) {
                 format!(" on node {}", context.node)
             } else {
                 String::new()
+            };
+            let place = match namespaces {
+                [] => place,
+                all => format!(" of namespace {}{place}", all.join(" or ")),
             };
             let labels = selector.to_string();
             let labels = if labels.is_empty() { "{}" } else { &labels };

@@ -1,0 +1,423 @@
+//! The rules of precedence one by one, and what is said of each policy.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{collections::BTreeSet, fmt::Write as _};
+
+use balancing_agent::{
+    compile::{Compiler, NodeContext, ServiceResolution},
+    desired::{Ladder, Otherwise},
+    snapshot::{Converter, Dirty, ObjectChange, Snapshot},
+    source::manifests,
+};
+use balancing_api::{
+    agent::PolicyState,
+    net::{Frontend, Protocol},
+    policy::{PolicyKind, PolicyRef},
+};
+
+const NODE: &str = "
+apiVersion: v1
+kind: Node
+metadata: {name: n1, labels: {region: edge}}
+status: {addresses: [{type: InternalIP, address: 10.1.0.1}]}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: n2, annotations: {balancing.elf.io/nodeProxyIpv4: 10.9.0.2}}
+status: {addresses: [{type: InternalIP, address: 10.1.0.2}]}
+";
+
+/// Service default/web with ports web 80/TCP and dns 53/UDP, both at port 8000 and 8053 of 10.3.0.1.
+const WEB: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec:
+  clusterIPs: [10.96.0.1, 'fd00:96::1']
+  ports:
+  - {name: web, port: 80}
+  - {name: dns, port: 53, protocol: UDP}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+endpoints:
+- {addresses: [10.3.0.1], nodeName: n2, targetRef: {kind: Pod, name: web-0}}
+ports:
+- {name: web, port: 8000}
+- {name: dns, port: 8053, protocol: UDP}
+";
+
+fn pod(name: &str, ip: &str, node: &str, ready: bool) -> String {
+    let status = if ready { "True" } else { "False" };
+    format!(
+        "
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: default, uid: uid-{name}, labels: {{app: cache}}}}
+spec: {{nodeName: {node}, containers: []}}
+status: {{phase: Running, podIPs: [{{ip: {ip}}}], conditions: [{{type: Ready, status: '{status}'}}]}}
+"
+    )
+}
+
+/// A LocalRedirectPolicy; `frontend` and `more` are YAML in flow style.
+fn lrp(name: &str, created: u32, frontend: &str, to: &str, more: &str) -> String {
+    format!(
+        "
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata: {{name: {name}, creationTimestamp: '2026-01-01T00:00:{created:02}Z'}}
+spec:
+  frontend: {frontend}
+  backend: {{endpointSelector: {{matchLabels: {{app: cache}}}}, toPorts: {to}}}
+{more}
+"
+    )
+}
+
+const MATCH_WEB: &str = "{serviceMatcher: {serviceName: web, namespace: default}}";
+const TO_BOTH: &str = "[{name: web, port: 81, protocol: TCP}, {name: dns, port: 5353, protocol: UDP}]";
+const VIP: &str = "{addressMatcher: {ip: 169.254.0.90, toPorts: [{port: 80, protocol: TCP}]}}";
+const TO_81: &str = "[{port: 81, protocol: TCP}]";
+
+struct Bed {
+    snapshot: Snapshot,
+    compiler: Compiler,
+    context: NodeContext,
+}
+
+impl Bed {
+    fn new(objects: &[&str]) -> Self {
+        Self::with(NodeContext { node: "n1".into(), ..NodeContext::default() }, objects)
+    }
+
+    fn with(context: NodeContext, objects: &[&str]) -> Self {
+        let mut bed = Self { snapshot: Snapshot::default(), compiler: Compiler::default(), context };
+        bed.compiler.compile(&bed.snapshot, &bed.context, &Dirty::everything());
+        bed.add(objects);
+        bed
+    }
+
+    fn add(&mut self, objects: &[&str]) {
+        let (records, _) = manifests::objects(&objects.join("\n---\n"), &mut Converter::default());
+        let dirty = self.snapshot.apply(records.into_iter().map(ObjectChange::set));
+        self.compiler.compile(&self.snapshot, &self.context, &dirty);
+    }
+
+    fn ladder(&self, address: &str, port: u16, protocol: Protocol) -> Option<&Ladder> {
+        self.compiler.desired().get(&Frontend::new(address.parse().unwrap(), port, protocol))
+    }
+
+    /// `policy>10.0.0.1:80 | service>10.0.0.2:80 | Refuse`
+    fn tcp(&self, address: &str, port: u16) -> String {
+        self.ladder(address, port, Protocol::Tcp).map_or("no frontend".to_owned(), show)
+    }
+
+    fn udp(&self, address: &str, port: u16) -> String {
+        self.ladder(address, port, Protocol::Udp).map_or("no frontend".to_owned(), show)
+    }
+
+    /// State, reason and message of a LocalRedirectPolicy.
+    fn state(&self, name: &str) -> (PolicyState, &'static str, String) {
+        let policy = PolicyRef::new(PolicyKind::LocalRedirectPolicy, name);
+        let report = self.compiler.report(&policy, &self.snapshot, &self.context).unwrap();
+        (report.state, report.reason, report.message)
+    }
+}
+
+fn show(ladder: &Ladder) -> String {
+    let mut text = String::new();
+    let backends = |all: &[balancing_agent::desired::Backend]| {
+        all.iter().map(|b| format!("{}:{}", b.address, b.port)).collect::<Vec<_>>().join(",")
+    };
+    if let Some(rung) = &ladder.policy {
+        let _ = write!(text, "{}>{} | ", rung.policy.name, backends(&rung.backends));
+    }
+    if let Some(rung) = &ladder.service {
+        let _ = write!(text, "{}>{} | ", rung.service.name, backends(&rung.backends));
+    }
+    text + if ladder.otherwise == Otherwise::Refuse { "Refuse" } else { "Untouched" }
+}
+
+#[test]
+fn policy_above_service() {
+    let mut bed =
+        Bed::new(&[NODE, WEB, &pod("c1", "10.2.0.1", "n1", true), &lrp("p", 0, MATCH_WEB, TO_BOTH, "")]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "p>10.2.0.1:81 | web>10.3.0.1:8000 | Refuse");
+    assert_eq!(bed.udp("10.96.0.1", 53), "p>10.2.0.1:5353 | web>10.3.0.1:8053 | Refuse");
+    // Families are separate: the pod and the endpoint have IPv4 alone.
+    assert_eq!(bed.tcp("fd00:96::1", 80), "p> | web> | Refuse");
+    bed.add(&[&pod("c1", "10.2.0.1", "n1", false)]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "p> | web>10.3.0.1:8000 | Refuse");
+    let pod = bed.ladder("10.96.0.1", 80, Protocol::Tcp).unwrap().service.clone().unwrap().backends.remove(0);
+    assert_eq!((pod.pod.as_deref(), pod.node.as_deref()), (Some("default/web-0"), Some("n2")));
+}
+
+#[test]
+fn on_no_backend() {
+    let refuse = "  config: {onNoBackend: Refuse}";
+    let ready = pod("c1", "10.2.0.1", "n1", true);
+    let policies =
+        [&*lrp("s", 0, MATCH_WEB, TO_BOTH, refuse), &lrp("v", 0, VIP, TO_81, refuse)].join("---\n");
+    let mut bed = Bed::new(&[NODE, WEB, &policies]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "s> | Refuse");
+    assert_eq!(bed.tcp("169.254.0.90", 80), "v> | Refuse");
+    // With a backend the ladder goes on beneath: over the limit, and for exempt callers, nobody is refused.
+    bed.add(&[&ready]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "s>10.2.0.1:81 | web>10.3.0.1:8000 | Refuse");
+    assert_eq!(bed.tcp("169.254.0.90", 80), "v>10.2.0.1:81 | Untouched");
+    bed.add(&[&lrp("v", 0, VIP, TO_81, ""), &pod("c1", "10.2.0.1", "n1", false)]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "v> | Untouched");
+}
+
+#[test]
+fn modes_of_service_resolution() {
+    let objects = [
+        NODE,
+        WEB,
+        &pod("c1", "10.2.0.1", "n1", true),
+        &lrp("s", 0, MATCH_WEB, TO_BOTH, ""),
+        &lrp("v", 0, VIP, TO_81, ""),
+    ];
+    let bed = |resolution| {
+        Bed::with(NodeContext { node: "n1".into(), resolution, ..NodeContext::default() }, &objects)
+    };
+    let policies = bed(ServiceResolution::Policies);
+    assert_eq!(policies.tcp("10.96.0.1", 80), "s>10.2.0.1:81 | Untouched");
+    assert_eq!(policies.tcp("fd00:96::1", 80), "s> | Untouched");
+    let off = bed(ServiceResolution::Off);
+    assert_eq!(off.tcp("10.96.0.1", 80), "no frontend");
+    assert_eq!(off.tcp("169.254.0.90", 80), "v>10.2.0.1:81 | Untouched");
+    let (state, reason, message) = off.state("s");
+    assert_eq!((state, reason), (PolicyState::Fallback, "ServiceNotSupported"));
+    assert!(message.contains("--service-resolution off"), "{message}");
+}
+
+#[test]
+fn the_older_policy_wins() {
+    let young = lrp("a", 9, VIP, TO_81, "");
+    let old = lrp("z", 1, VIP, "[{port: 82, protocol: TCP}]", "");
+    let mut bed = Bed::new(&[NODE, &pod("c1", "10.2.0.1", "n1", true), &young]);
+    bed.add(&[&old]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "z>10.2.0.1:82 | Untouched");
+    let (state, reason, message) = bed.state("a");
+    assert_eq!((state, reason), (PolicyState::Conflicted, "FrontendConflict"));
+    assert_eq!(message, "169.254.0.90:80/TCP is held by LocalRedirectPolicy/z: it is older");
+    // No time at all is older still; of one age a LocalRedirectPolicy comes first, then the name.
+    bed.add(&[&lrp("a", 9, VIP, TO_81, "").replace(", creationTimestamp: '2026-01-01T00:00:09Z'", "")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "a>10.2.0.1:81 | Untouched");
+    bed.add(&[&lrp("a", 1, VIP, TO_81, "")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "a>10.2.0.1:81 | Untouched");
+    let balancing = lrp("0a", 1, VIP, TO_81, "").replace("LocalRedirectPolicy", "BalancingPolicy").replace(
+        "{endpointSelector: {matchLabels: {app: cache}}, toPorts: [{port: 81, protocol: TCP}]}",
+        "{addressEndpoint: {addresses: [10.7.0.1], toPorts: [{port: 81, protocol: TCP}]}}",
+    );
+    bed.add(&[&balancing]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "a>10.2.0.1:81 | Untouched");
+    bed.add(&[&balancing.replace(":01Z", ":00Z")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "0a>10.7.0.1:81 | Untouched");
+}
+
+#[test]
+fn a_winner_without_backends_wins() {
+    let other = lrp("b", 5, VIP, TO_81, "").replace("app: cache", "app: other");
+    let bed = Bed::new(&[NODE, &pod("c1", "10.2.0.1", "n1", true), &other, &lrp("c", 9, VIP, TO_81, "")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "b> | Untouched");
+    assert_eq!(bed.state("c").0, PolicyState::Conflicted);
+    assert_eq!(bed.state("b").0, PolicyState::Fallback);
+}
+
+#[test]
+fn the_older_service_has_the_address() {
+    let second = WEB
+        .replace(
+            "{name: web, namespace: default}",
+            "{name: web, namespace: team, creationTimestamp: '2026-01-01T00:00:00Z'}",
+        )
+        .replace("web-1, namespace: default", "web-1, namespace: team")
+        .replace("10.3.0.1", "10.3.0.9");
+    let first = WEB.replace(
+        "{name: web, namespace: default}",
+        "{name: web, namespace: default, creationTimestamp: '2026-01-01T00:00:01Z'}",
+    );
+    let mut bed = Bed::new(&[NODE, &second, &first]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "web>10.3.0.9:8000 | Refuse");
+    // No time is oldest.
+    bed.add(&[WEB]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "web>10.3.0.1:8000 | Refuse");
+}
+
+#[test]
+fn affinity_is_inherited_from_the_service_alone() {
+    let sticky = WEB.replace("spec:\n", "spec:\n  sessionAffinity: ClientIP\n");
+    let on_ip = VIP.replace("169.254.0.90", "10.96.0.1");
+    let seconds = |bed: &Bed| {
+        let ladder = bed.ladder("10.96.0.1", 80, Protocol::Tcp).unwrap();
+        (ladder.policy.as_ref().unwrap().affinity_seconds, ladder.service.as_ref().unwrap().affinity_seconds)
+    };
+    let bed = Bed::new(&[NODE, &sticky, &lrp("p", 0, MATCH_WEB, TO_BOTH, "")]);
+    assert_eq!(seconds(&bed), (Some(10_800), Some(10_800)));
+    let bed = Bed::new(&[NODE, &sticky, &lrp("p", 0, &on_ip, TO_81, "")]);
+    assert_eq!(seconds(&bed), (None, Some(10_800)));
+}
+
+#[test]
+fn settings_of_a_policy() {
+    let limited = lrp("l", 0, VIP, TO_81, "  qos: {redirectsPerSecond: 5}");
+    let free = lrp("f", 0, MATCH_WEB, TO_BOTH, "  qos: {redirectsPerSecond: 0}");
+    let default = lrp("d", 0, &VIP.replace("90", "91"), TO_81, "")
+        .replace("app: cache}}", "app: cache}}, skipRedirectFromBackend: false");
+    let mut bed = Bed::with(
+        NodeContext {
+            node: "n1".into(),
+            default_limit: 100,
+            own_cgroups: BTreeSet::from([7]),
+            ..NodeContext::default()
+        },
+        &[
+            NODE,
+            WEB,
+            &pod("c1", "10.2.0.1", "n1", false),
+            &pod("r1", "10.3.0.2", "n2", true),
+            &limited,
+            &free,
+            &default,
+        ],
+    );
+    let mut dirty = Dirty::default();
+    bed.context.set_pod_cgroups("uid-c1".into(), vec![11, 12], &mut dirty);
+    bed.context.set_pod_cgroups("uid-r1".into(), vec![13], &mut dirty);
+    let changes = bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+    assert_eq!((changes.frontends.len(), changes.policies.len()), (0, 2), "only who has the pod as backend");
+    let settings = |bed: &Bed, name: &str| {
+        let s = &bed.compiler.settings()[&PolicyRef::new(PolicyKind::LocalRedirectPolicy, name)];
+        (s.redirects_per_second, s.callers.iter().copied().collect::<Vec<_>>())
+    };
+    // NotReady or not, its backends are exempt; pods of other nodes are none of its.
+    assert_eq!(settings(&bed, "l"), (5, vec![7, 11, 12]));
+    assert_eq!(settings(&bed, "f"), (0, vec![7, 11, 12]));
+    assert_eq!(settings(&bed, "d"), (100, vec![7]));
+    let report = bed.compiler.report(
+        &PolicyRef::new(PolicyKind::LocalRedirectPolicy, "l"),
+        &bed.snapshot,
+        &bed.context,
+    );
+    let exempt = report.unwrap().exempt_callers;
+    assert_eq!((exempt.pods, exempt.active), (1, 1));
+    bed.add(&[&pod("c1", "10.2.0.1", "n1", false).replace("Running", "Failed")]);
+    assert_eq!(settings(&bed, "l"), (5, vec![7]));
+}
+
+#[test]
+fn balancing_modes() {
+    let policy = |mode: &str| {
+        lrp("b", 0, VIP, TO_81, "").replace("LocalRedirectPolicy", "BalancingPolicy").replace(
+            "{endpointSelector: {matchLabels: {app: cache}}, toPorts: [{port: 81, protocol: TCP}]}",
+            &format!("{{serviceEndpoint: {{endpointSelector: {{matchLabels: {{app: cache}}}}, redirectMode: {mode}, toPorts: [{{port: 81, protocol: TCP}}]}}}}"),
+        )
+    };
+    let pods = [
+        pod("c1", "10.2.0.1", "n1", true),
+        pod("r1", "10.3.0.1", "n2", true),
+        pod("r2", "10.3.0.2", "n2", true),
+    ];
+    let mut bed = Bed::new(&[NODE, &pods.join("---"), &policy("podEndpoint")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "b>10.2.0.1:81,10.3.0.1:81,10.3.0.2:81 | Untouched");
+    bed.add(&[&policy("hostPort")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "b>10.1.0.1:81,10.1.0.2:81 | Untouched");
+    bed.add(&[&policy("nodeProxy")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "b>10.9.0.2:81 | Untouched");
+    bed.add(&[&NODE.replace("10.9.0.2", "10.9.0.3")]);
+    assert_eq!(bed.tcp("169.254.0.90", 80), "b>10.9.0.3:81 | Untouched");
+}
+
+/// Every state with its words, as a newcomer reads them.
+#[test]
+fn what_is_said_of_policies() {
+    let listed = "{serviceMatcher: {serviceName: web, namespace: default, toPorts: \
+                  [{name: a, port: 80, protocol: TCP}, {name: b, port: 9153, protocol: TCP}, {name: c, port: 53, protocol: UDP}]}}";
+    let unlisted =
+        "{serviceMatcher: {serviceName: web, namespace: default, toPorts: [{port: 9153, protocol: TCP}]}}";
+    let missing = "{serviceMatcher: {serviceName: nobody, namespace: team}}";
+    let headless = "{serviceMatcher: {serviceName: head, namespace: default}}";
+    let vip = |last: u8| VIP.replace("90", &last.to_string());
+    let v6 = "{addressMatcher: {ip: 'fd00::90', toPorts: [{port: 80, protocol: TCP}]}}";
+    let with = |policy: String, app: &str| policy.replace("app: cache", &format!("app: {app}"));
+    let not_ready: Vec<String> = (1..=7)
+        .map(|i| {
+            pod(&format!("s{i}"), &format!("10.2.1.{i}"), "n1", false).replace("app: cache", "app: slow")
+        })
+        .collect();
+    let edge = "  config: {nodeLabelSelector: {matchExpressions: [{key: region, operator: NotIn, values: [edge, lab]}]}}";
+    let objects = [
+        NODE.to_owned(),
+        WEB.to_owned(),
+        "apiVersion: v1\nkind: Service\nmetadata: {name: head, namespace: default}\nspec: {clusterIP: None, ports: [{port: 80}]}\n".to_owned(),
+        pod("c1", "10.2.0.1", "n1", true),
+        not_ready.join("---"),
+        lrp("01-good", 0, &vip(1), TO_81, ""),
+        lrp("02-loses-all", 9, &vip(1), TO_81, ""),
+        lrp("03-some-ports", 0, listed, "[{name: a, port: 81, protocol: TCP}, {name: b, port: 82, protocol: TCP}]", ""),
+        lrp("04-no-such-port", 0, unlisted, TO_81, ""),
+        lrp("05-no-service", 0, missing, TO_81, ""),
+        lrp("06-headless", 0, headless, TO_81, ""),
+        lrp("07-no-pair", 0, MATCH_WEB, TO_81, ""),
+        with(lrp("08-no-pod", 0, &vip(8), TO_81, ""), "nobody").replace("toPorts: [{port: 81", "namespaces: [team, lab], toPorts: [{port: 81"),
+        with(lrp("09-not-ready", 0, &vip(9), TO_81, "  config: {onNoBackend: Refuse}"), "slow"),
+        lrp("10-other-family", 0, v6, TO_81, ""),
+        lrp("11-other-nodes", 0, &vip(11), TO_81, edge),
+        lrp("12-invalid", 0, &vip(12), "[{port: 65536, protocol: TCP}]", ""),
+        lrp("13-loses-some", 9, "{addressMatcher: {ip: 169.254.0.1, toPorts: [{name: a, port: 80, protocol: TCP}, {name: b, port: 81, protocol: TCP}]}}",
+            "[{name: a, port: 81, protocol: TCP}, {name: b, port: 81, protocol: TCP}]", ""),
+        lrp("14-dual-stack", 9, &MATCH_WEB.replace("}}", ", toPorts: [{port: 53, protocol: UDP}]}}"), "[{port: 5353, protocol: UDP}]", ""),
+    ];
+    let objects: Vec<&str> = objects.iter().map(String::as_str).collect();
+    let bed = Bed::new(&objects);
+    let mut text = String::new();
+    for r in bed.compiler.reports(&bed.snapshot, &bed.context) {
+        let frontends: Vec<String> = r.frontends.iter().map(ToString::to_string).collect();
+        let _ = writeln!(
+            text,
+            "{}: {:?}, {}\n    holds [{}], {} backends\n    {}",
+            r.policy,
+            r.state,
+            r.reason,
+            frontends.join(", "),
+            r.wanted_backends,
+            r.message
+        );
+    }
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| insta::assert_snapshot!("agent-policy-states", text));
+}
+
+#[test]
+fn without_a_node_object_enable_out_cluster_decides() {
+    let no = "  config: {enableOutCluster: false, nodeLabelSelector: {matchLabels: {region: edge}}}";
+    let yes = "  config: {enableOutCluster: true, nodeLabelSelector: {matchLabels: {region: core}}}";
+    let objects = [
+        &*pod("c1", "10.2.0.1", "n1", true),
+        &lrp("no", 0, VIP, TO_81, no),
+        &lrp("yes", 0, &VIP.replace("90", "91"), TO_81, yes),
+    ]
+    .join("---");
+    let mut bed = Bed::new(&[&objects]);
+    assert_eq!(
+        (bed.tcp("169.254.0.90", 80), bed.tcp("169.254.0.91", 80)),
+        ("no frontend".to_owned(), "yes>10.2.0.1:81 | Untouched".to_owned())
+    );
+    let (state, _, message) = bed.state("no");
+    assert_eq!(state, PolicyState::NotSelected);
+    assert_eq!(message, "there is no Node object n1, and enableOutCluster is false");
+    // With a Node object the labels decide alone.
+    bed.add(&[NODE]);
+    assert_eq!(
+        (bed.tcp("169.254.0.90", 80), bed.tcp("169.254.0.91", 80)),
+        ("no>10.2.0.1:81 | Untouched".to_owned(), "no frontend".to_owned())
+    );
+}
