@@ -9,6 +9,7 @@ use crate::{
     colour::{self, ColourChoice},
     explain::{self, connection::ConnectionArgs, policy::PolicyArgs},
     top::{self, TopArgs},
+    tui,
     validate::{self, ValidateArgs},
 };
 
@@ -121,6 +122,11 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
     let client = Client::new(cli.agent.clone());
     let mut out = io::stdout().lock();
     match &cli.command {
+        Some(Command::Top(args)) if live(args) => {
+            let sort = top::check(args)?;
+            drop(out);
+            tui::shell::run(args, sort, client, coloured).await
+        }
         Some(Command::Top(args)) => {
             top::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(0)
@@ -175,8 +181,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Is there a terminal to draw on and keys to read?
-#[must_use]
-pub fn interactive() -> bool {
-    io::stdout().is_terminal()
+/// Is this a live view: a terminal to draw on, and nothing that asks for printed output?
+fn live(args: &TopArgs) -> bool {
+    !args.once && args.count.is_none() && args.output.is_none() && io::stdout().is_terminal()
 }

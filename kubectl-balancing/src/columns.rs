@@ -5,6 +5,8 @@ use std::cmp::Ordering;
 use balancing_api::{
     agent::PolicyState,
     cli::{BackendState, BackendTopItem, FrontendState, FrontendTopItem, PolicyTopItem},
+    net::Frontend,
+    policy::PolicyRef,
 };
 
 use crate::{
@@ -120,8 +122,9 @@ pub enum Shown {
     Wide,
 }
 
-/// A column of a table of `R`.
-pub struct Column<R: 'static> {
+/// What is known of a column beside its values.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
     /// What `--sort-by` calls it; in csv the name of the column.
     pub key: &'static str,
     /// Its header.
@@ -138,19 +141,33 @@ pub struct Column<R: 'static> {
     pub ellipsis: Ellipsis,
     /// What it says, in one line.
     pub help: &'static str,
+}
+
+/// A column of a table of `R`.
+pub struct Column<R: 'static> {
+    /// What is known of it beside its values.
+    pub meta: Meta,
     /// The value of a row.
     pub cell: fn(&R) -> Cell,
 }
 
+/// What tells rows apart and stays when they are sorted anew.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RowId {
+    /// A policy.
+    Policy(PolicyRef),
+    /// A frontend.
+    Frontend(Frontend),
+    /// A backend.
+    Backend(BackendId),
+}
+
 /// A row of a table.
 pub trait Row: Sized + 'static {
-    /// What tells rows apart and stays when they are sorted anew.
-    type Id: Clone + Eq + Ord + std::fmt::Debug;
-
     /// The columns.
     fn columns() -> &'static [Column<Self>];
     /// This row's identity.
-    fn id(&self) -> Self::Id;
+    fn id(&self) -> RowId;
     /// How its state is to be taken.
     fn tone(&self) -> Tone;
 }
@@ -178,9 +195,9 @@ impl Sort {
         let (descending, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
         let found = R::columns()
             .iter()
-            .position(|c| c.key.eq_ignore_ascii_case(name) || c.header.eq_ignore_ascii_case(name));
+            .position(|c| c.meta.key.eq_ignore_ascii_case(name) || c.meta.header.eq_ignore_ascii_case(name));
         found.map(|column| Self { column, descending }).ok_or_else(|| {
-            let known: Vec<&str> = R::columns().iter().map(|c| c.key).collect();
+            let known: Vec<&str> = R::columns().iter().map(|c| c.meta.key).collect();
             UnknownColumn { asked: text.to_owned(), known: known.join(", ") }
         })
     }
@@ -210,7 +227,7 @@ const fn column<R>(
     help: &'static str,
     cell: fn(&R) -> Cell,
 ) -> Column<R> {
-    Column {
+    let meta = Meta {
         key,
         header,
         shown: Shown::Always,
@@ -219,34 +236,34 @@ const fn column<R>(
         max: 40,
         ellipsis: Ellipsis::Middle,
         help,
-        cell,
-    }
+    };
+    Column { meta, cell }
 }
 
 impl<R> Column<R> {
     const fn wide(mut self) -> Self {
-        self.shown = Shown::Wide;
+        self.meta.shown = Shown::Wide;
         self
     }
 
     const fn number(mut self) -> Self {
-        self.number = true;
-        self.max = 14;
+        self.meta.number = true;
+        self.meta.max = 14;
         self
     }
 
     const fn priority(mut self, priority: u8) -> Self {
-        self.priority = priority;
+        self.meta.priority = priority;
         self
     }
 
     const fn max(mut self, max: u16) -> Self {
-        self.max = max;
+        self.meta.max = max;
         self
     }
 
     const fn end_cut(mut self) -> Self {
-        self.ellipsis = Ellipsis::Right;
+        self.meta.ellipsis = Ellipsis::Right;
         self
     }
 }
@@ -277,8 +294,6 @@ fn frontends_of(row: &PolicyTopItem) -> String {
 }
 
 impl Row for PolicyTopItem {
-    type Id = balancing_api::policy::PolicyRef;
-
     fn columns() -> &'static [Column<Self>] {
         const COLUMNS: &[Column<PolicyTopItem>] = &[
             column("state", "STATE", "is the policy in force on this node?", |r: &PolicyTopItem| {
@@ -313,18 +328,13 @@ impl Row for PolicyTopItem {
             )
             .number()
             .priority(2),
-            column("redirects", "REDIR/s", "connections sent to a local backend", |r: &PolicyTopItem| {
-                Cell::Rate(r.rates.as_ref().map(|x| x.redirects))
-            })
-            .number(),
             column(
-                "balanced",
-                "BALANCED/s",
-                "connections a BalancingPolicy sent to its backends",
-                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.balanced)),
+                "redirects",
+                "REDIR/s",
+                "connections sent to the policy's backends: redirected (lr) or balanced (bl)",
+                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.redirects + x.balanced)),
             )
-            .number()
-            .priority(6),
+            .number(),
             column(
                 "qosDrops",
                 "QOS-DROPS/s",
@@ -413,8 +423,8 @@ impl Row for PolicyTopItem {
         COLUMNS
     }
 
-    fn id(&self) -> Self::Id {
-        self.policy.clone()
+    fn id(&self) -> RowId {
+        RowId::Policy(self.policy.clone())
     }
 
     fn tone(&self) -> Tone {
@@ -434,8 +444,6 @@ pub fn policy_tone(state: PolicyState) -> Tone {
 }
 
 impl Row for FrontendTopItem {
-    type Id = balancing_api::net::Frontend;
-
     fn columns() -> &'static [Column<Self>] {
         const COLUMNS: &[Column<FrontendTopItem>] = &[
             column("state", "STATE", "where connections to it go", |r: &FrontendTopItem| {
@@ -463,18 +471,13 @@ impl Row for FrontendTopItem {
             })
             .number()
             .priority(2),
-            column("redirects", "REDIR/s", "connections sent to a local backend", |r: &FrontendTopItem| {
-                Cell::Rate(r.rates.map(|x| x.redirects))
-            })
-            .number(),
             column(
-                "balanced",
-                "BALANCED/s",
-                "connections a BalancingPolicy sent to its backends",
-                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.balanced)),
+                "redirects",
+                "REDIR/s",
+                "connections sent to the policy's backends: redirected (lr) or balanced (bl)",
+                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.redirects + x.balanced)),
             )
-            .number()
-            .priority(4),
+            .number(),
             column(
                 "resolved",
                 "SERVICE/s",
@@ -547,8 +550,8 @@ impl Row for FrontendTopItem {
         COLUMNS
     }
 
-    fn id(&self) -> Self::Id {
-        self.frontend
+    fn id(&self) -> RowId {
+        RowId::Frontend(self.frontend)
     }
 
     fn tone(&self) -> Tone {
@@ -563,8 +566,6 @@ impl Row for FrontendTopItem {
 }
 
 impl Row for BackendTopItem {
-    type Id = BackendId;
-
     fn columns() -> &'static [Column<Self>] {
         const COLUMNS: &[Column<BackendTopItem>] = &[
             column(
@@ -615,18 +616,18 @@ impl Row for BackendTopItem {
                 Cell::Count(r.selected)
             })
             .number()
-            .priority(2),
+            .priority(5),
         ];
         COLUMNS
     }
 
-    fn id(&self) -> Self::Id {
-        BackendId {
+    fn id(&self) -> RowId {
+        RowId::Backend(BackendId {
             address: self.address,
             port: self.port,
             protocol: self.protocol,
             owner: self.owner.clone(),
-        }
+        })
     }
 
     fn tone(&self) -> Tone {

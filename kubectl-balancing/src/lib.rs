@@ -14,4 +14,9 @@ pub mod simulate;
 pub mod table;
 pub mod text;
 pub mod top;
+pub mod tui;
 pub mod validate;
+
+#[cfg(test)]
+#[path = "../tests/fixture/mod.rs"]
+mod fixture;

@@ -10,7 +10,6 @@ use balancing_api::{
     },
     names::rung_reason,
     net::{Frontend, Protocol},
-    policy::PolicyKind,
 };
 use balancing_datapath::{
     self as datapath, Backend, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_QOS, FRONTEND_REFUSE,
@@ -248,9 +247,7 @@ pub fn agree(a: &Decision, b: &Decision) -> bool {
         all.sort_unstable();
         all
     };
-    let rungs = |d: &Decision| -> Vec<(RungKind, Option<(PolicyKind, String)>, String)> {
-        let all = d.rungs.iter();
-        all.map(|r| (r.rung, r.policy.as_ref().map(|p| (p.kind, p.name.clone())), r.reason.clone())).collect()
-    };
+    let rung = |r: &DecisionRung| (r.rung, r.policy.clone(), r.reason.clone());
+    let rungs = |d: &Decision| d.rungs.iter().map(rung).collect::<Vec<_>>();
     a.verdict == b.verdict && backends(a) == backends(b) && rungs(a) == rungs(b)
 }

@@ -9,8 +9,9 @@ use crate::columns::{Column, Row, Shown, Tone};
 /// Colour is on the first column alone, which is the state.
 #[must_use]
 pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool) -> String {
-    let columns: Vec<&Column<R>> = R::columns().iter().filter(|c| wide || c.shown == Shown::Always).collect();
-    let header = columns.iter().map(|c| c.header.to_owned()).collect();
+    let columns: Vec<&Column<R>> =
+        R::columns().iter().filter(|c| wide || c.meta.shown == Shown::Always).collect();
+    let header = columns.iter().map(|c| c.meta.header.to_owned()).collect();
     let cells = rows.iter().map(|r| columns.iter().map(|c| (c.cell)(r).shown()).collect()).collect();
     let plain = aligned(header, cells);
     if !colour {
@@ -67,7 +68,7 @@ pub fn aligned(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
 /// The header line of the comma-separated form.
 #[must_use]
 pub fn csv_header<R: Row>() -> String {
-    let keys: Vec<&str> = std::iter::once("time").chain(R::columns().iter().map(|c| c.key)).collect();
+    let keys: Vec<&str> = std::iter::once("time").chain(R::columns().iter().map(|c| c.meta.key)).collect();
     keys.join(",") + "\n"
 }
 

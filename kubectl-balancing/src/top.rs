@@ -72,7 +72,7 @@ pub struct TopArgs {
     pub output: Option<Output>,
     /// Sort by this column; - in front of it puts the largest first, as in --sort-by=-redirects.
     ///
-    /// policies: state, name, kind, frontend, backends, redirects, balanced, qosDrops, fallbacks, refusals, reason, ...;
+    /// policies: state, name, kind, frontend, backends, redirects, qosDrops, fallbacks, refusals, reason, ...;
     /// an unknown name lists them all. [default: what is wrong first, then by name]
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     pub sort_by: Option<String>,

@@ -1,6 +1,8 @@
 //! The program as a script meets it: streams, exit status, formats, against an agent of canned documents.
 
+#[cfg(test)]
 mod fixture;
+#[cfg(test)]
 #[path = "fixture/server.rs"]
 mod server;
 

@@ -3,6 +3,9 @@
 pub mod connection;
 pub mod policy;
 
+#[cfg(test)]
+mod tests;
+
 use clap::ValueEnum;
 
 /// `-o` of `explain`.

@@ -701,15 +701,16 @@ fn summary(
         .find(|c| c.status == CheckStatus::Failed)
         .or_else(|| checks.iter().find(|c| c.status == CheckStatus::Warning && c.code != "TrafficSeen"));
     match (effective, bad) {
-        (Effective::Yes, _) => {
+        (Effective::Yes, warning) => {
             let verb = match policy.kind {
                 PolicyKind::LocalRedirectPolicy => "redirected to",
                 PolicyKind::BalancingPolicy => "balanced to",
             };
             format!(
-                "{} {verb} {}",
+                "{} {verb} {}{}",
                 plural(frontends.len(), "frontend is", "frontends are"),
-                plural(backends.programmed.len(), "backend", "backends")
+                plural(backends.programmed.len(), "backend", "backends"),
+                warning.map(|c| format!("; but see {} below", c.code)).unwrap_or_default()
             )
         }
         (_, Some(check)) => check.observed.clone(),
@@ -735,6 +736,9 @@ fn destination(f: &ExplainedFrontend, ladder: Option<&ExplainedLadder>) -> Strin
     let service =
         ladder.and_then(|l| l.rungs.iter().find(|r| r.rung == RungKind::Service && !r.backends.is_empty()));
     match (state, service) {
+        (FrontendState::Redirected | FrontendState::Balanced, _) if !f.effective => {
+            "in the maps, but no program is attached that asks them".to_owned()
+        }
         (FrontendState::Fallback, Some(rung)) => format!(
             "falls back to the Service {} ({})",
             sanitise(rung.service.as_deref().unwrap_or_default()),

@@ -1,0 +1,116 @@
+//! Where things are on a screen of any size.
+
+use ratatui::layout::Rect;
+
+/// Below this nothing sensible fits.
+pub const LEAST: (u16, u16) = (40, 6);
+
+/// The parts of the screen, from top to bottom. A part that has no room has no height.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Areas {
+    /// State of the link, node, time.
+    pub header: Rect,
+    /// Tabs or breadcrumb, sort and filter.
+    pub tabs: Rect,
+    /// Totals of the node.
+    pub totals: Rect,
+    /// What concerns the whole node.
+    pub problems: Rect,
+    /// The table with its header, or a policy.
+    pub body: Rect,
+    /// The selected row in words.
+    pub detail: Rect,
+    /// Keys.
+    pub footer: Rect,
+}
+
+impl Areas {
+    /// Rows of a table that fit below its header.
+    #[must_use]
+    pub fn rows(&self) -> u16 {
+        self.body.height.saturating_sub(1)
+    }
+}
+
+/// Is the terminal too small?
+#[must_use]
+pub fn too_small(size: (u16, u16)) -> bool {
+    size.0 < LEAST.0 || size.1 < LEAST.1
+}
+
+/// The parts of a screen of so many columns and rows, with or without those that not every screen has.
+#[must_use]
+pub fn areas(size: (u16, u16), problems: bool, detail: bool) -> Areas {
+    let (width, height) = size;
+    let mut areas = Areas::default();
+    if too_small(size) {
+        return areas;
+    }
+    let mut top = 0;
+    let mut bottom = height;
+    let mut take_top = |rows: u16| {
+        let area = Rect::new(0, top, width, rows);
+        top += rows;
+        area
+    };
+    areas.header = take_top(1);
+    areas.tabs = take_top(u16::from(height >= 8));
+    areas.totals = take_top(u16::from(height >= 14));
+    areas.problems = take_top(u16::from(problems && height >= 10));
+    let mut take_bottom = |rows: u16| {
+        bottom -= rows;
+        Rect::new(0, bottom, width, rows)
+    };
+    areas.footer = take_bottom(1);
+    areas.detail = take_bottom(match height {
+        _ if !detail => 0,
+        0..10 => 0,
+        10..20 => 1,
+        _ => 2,
+    });
+    areas.body = Rect::new(0, top, width, bottom - top);
+    areas
+}
+
+/// First row shown, so that the selected one is and no room is left empty.
+#[must_use]
+pub fn window(offset: usize, selected: usize, rows: usize, height: usize) -> usize {
+    if height == 0 {
+        return selected.min(rows.saturating_sub(1));
+    }
+    let offset = offset.min(selected).min(rows.saturating_sub(height));
+    offset.max((selected + 1).saturating_sub(height))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn parts_fill_the_screen_without_overlap(width in 0u16..400, height in 0u16..200, problems: bool, detail: bool) {
+            let a = areas((width, height), problems, detail);
+            prop_assume!(!too_small((width, height)));
+            let mut next = 0;
+            for part in [a.header, a.tabs, a.totals, a.problems, a.body, a.detail, a.footer] {
+                prop_assert_eq!(part.y, next);
+                prop_assert_eq!(part.width, width);
+                next += part.height;
+            }
+            prop_assert_eq!(next, height);
+            prop_assert!(a.body.height >= 2, "{}", a.body.height);
+        }
+
+        #[test]
+        fn the_selected_row_is_in_the_window(
+            offset in 0usize..200, selected in 0usize..100, more in 1usize..100, height in 1usize..50
+        ) {
+            let rows = selected + more;
+            let first = window(offset, selected, rows, height);
+            prop_assert!(first <= selected && selected < first + height);
+            prop_assert!(first + height <= rows || first == 0);
+        }
+    }
+}

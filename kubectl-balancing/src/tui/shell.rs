@@ -1,0 +1,305 @@
+//! Between terminal, agent and model: waits, passes on what happens, draws what changed.
+
+use std::{
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
+
+use crossterm::event::{Event, EventStream, KeyCode};
+use futures_util::StreamExt;
+use ratatui::{Terminal, backend::CrosstermBackend};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, sleep, sleep_until},
+};
+
+use super::{
+    model::{Effect, Link, Model, Msg},
+    terminal::{self, Guard},
+    view,
+};
+use crate::{
+    client::{self, Client},
+    columns::Sort,
+    sample::{Board, Sample},
+    table,
+    text::plural,
+    top::{TopArgs, What},
+};
+
+/// Least time between two frames: what comes in between is drawn together.
+const FRAME: Duration = Duration::from_millis(40);
+/// Pauses before the agent is asked again, doubled each time and short again after success.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
+/// Rates should not wait for a long interval: the second sample comes after this.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// Rows of the table that stays on the normal screen.
+const LAST_ROWS: usize = 20;
+
+/// What the poller last heard.
+#[derive(Clone, Debug)]
+enum Feed {
+    Nothing,
+    Board(Arc<Board>),
+    Lost { error: Arc<client::Error>, attempt: u32, retry_in: Duration },
+}
+
+/// What the poller is told.
+#[derive(Clone, Copy, Debug)]
+struct Control {
+    interval: Duration,
+    paused: bool,
+    /// Goes up when a sample is wanted at once.
+    refreshes: u64,
+}
+
+/// How the UI ended.
+enum End {
+    Left,
+    Signal(u8),
+    Failed(Arc<client::Error>),
+}
+
+/// Shows the live view until the user leaves it -> exit status.
+pub async fn run(args: &TopArgs, sort: Option<Sort>, client: Client, colour: bool) -> anyhow::Result<u8> {
+    let interval = args.interval.filter(|i| !i.is_zero()).unwrap_or(Duration::from_secs(2));
+    let mut model = Model::new(client.endpoint().to_string(), args.what, interval, colour, unicode())
+        .starting_with(sort, &args.filter);
+    let (control, told) = watch::channel(Control { interval, paused: false, refreshes: 0 });
+    let (feed, heard) = watch::channel(Feed::Nothing);
+    let mut poller = tokio::spawn(poll(client, told, feed));
+    let end = {
+        let _guard = Guard::new()?;
+        interact(&mut model, &control, heard, &mut poller).await
+    };
+    poller.abort();
+    match end? {
+        End::Failed(error) => Err(anyhow::anyhow!("{error}")),
+        End::Left => {
+            farewell(&model, &mut io::stdout().lock())?;
+            Ok(0)
+        }
+        End::Signal(number) => {
+            // The terminal may have gone with the signal.
+            let _ = farewell(&model, &mut io::stdout().lock());
+            Ok(128 + number)
+        }
+    }
+}
+
+/// Can the terminal be trusted with more than ASCII?
+fn unicode() -> bool {
+    let set = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
+    let locale = locale.to_ascii_lowercase();
+    locale.contains("utf-8") || locale.contains("utf8")
+}
+
+async fn interact(
+    model: &mut Model,
+    control: &watch::Sender<Control>,
+    mut feed: watch::Receiver<Feed>,
+    poller: &mut JoinHandle<()>,
+) -> anyhow::Result<End> {
+    let mut screen = Terminal::new(CrosstermBackend::new(io::stdout()))?;
+    let size = screen.size()?;
+    let _ = model.update(Msg::Resize(size.width, size.height));
+    let mut input = EventStream::new();
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut dirty = true;
+    let mut next_frame = Instant::now();
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = terminate.recv() => return Ok(End::Signal(15)),
+            _ = hangup.recv() => return Ok(End::Signal(1)),
+            _ = interrupt.recv() => return Ok(End::Left),
+            () = sleep_until(next_frame), if dirty => {
+                draw(&mut screen, model)?;
+                dirty = false;
+                next_frame = Instant::now() + FRAME;
+                continue;
+            }
+            event = input.next() => match event {
+                Some(event) => match message(event?) {
+                    Some(message) => message,
+                    None => continue,
+                },
+                // The terminal is gone.
+                None => return Ok(End::Signal(1)),
+            },
+            changed = feed.changed() => {
+                changed?;
+                let latest = feed.borrow_and_update().clone();
+                match latest {
+                    Feed::Nothing => continue,
+                    Feed::Board(board) => Msg::Data(board),
+                    Feed::Lost { error, attempt: _, retry_in: _ } if model.board.is_none() => return Ok(End::Failed(error)),
+                    Feed::Lost { error, attempt, retry_in } => {
+                        Msg::Lost { error: error.short(), attempt, retry_in: retry_in.as_secs_f64().ceil() as u64 }
+                    }
+                }
+            }
+            ended = &mut *poller => {
+                // It ends only by a panic, which is told after the terminal is given back.
+                ended?;
+                return Ok(End::Left);
+            }
+            _ = second.tick(), if model.counts_seconds() => Msg::Second,
+        };
+        let was_live = model.link == Link::Live;
+        let update = model.update(message);
+        if was_live && model.link != Link::Live {
+            second.reset();
+        }
+        dirty |= update.draw;
+        for effect in update.effects {
+            match effect {
+                Effect::Quit | Effect::Fail => return Ok(End::Left),
+                Effect::Suspend => {
+                    // Whoever reads the terminal meanwhile must get all of its input.
+                    drop(input);
+                    terminal::suspend()?;
+                    input = EventStream::new();
+                    let size = screen.size()?;
+                    let _ = model.update(Msg::Resize(size.width, size.height));
+                    screen.clear()?;
+                    dirty = true;
+                }
+                Effect::Redraw => screen.clear()?,
+                Effect::Interval(interval) => control.send_modify(|c| c.interval = interval),
+                Effect::Pause(paused) => control.send_modify(|c| c.paused = paused),
+                Effect::Refresh => control.send_modify(|c| c.refreshes += 1),
+            }
+        }
+    }
+}
+
+fn message(event: Event) -> Option<Msg> {
+    if cfg!(debug_assertions) {
+        crash_if_asked(&event);
+    }
+    match event {
+        Event::Key(key) => Some(Msg::Key(key)),
+        Event::Paste(text) => Some(Msg::Paste(text)),
+        Event::Resize(columns, rows) => Some(Msg::Resize(columns, rows)),
+        Event::FocusGained | Event::FocusLost | Event::Mouse(_) => None,
+    }
+}
+
+/// In debug builds a test can ask for a panic, to see what becomes of the terminal.
+#[expect(clippy::panic, reason = "it is what the test asks for")]
+fn crash_if_asked(event: &Event) {
+    if let Event::Key(key) = event
+        && key.code == KeyCode::F(12)
+        && std::env::var_os("BALANCING_TEST_PANIC").is_some()
+    {
+        panic!("asked to panic");
+    }
+}
+
+fn draw(screen: &mut Terminal<CrosstermBackend<io::Stdout>>, model: &Model) -> io::Result<()> {
+    crossterm::execute!(io::stdout(), crossterm::terminal::BeginSynchronizedUpdate)?;
+    screen.draw(|frame| view::view(model, frame))?;
+    crossterm::execute!(io::stdout(), crossterm::terminal::EndSynchronizedUpdate)
+}
+
+/// Asks the agent, again and again; tells what it hears.
+async fn poll(client: Client, mut control: watch::Receiver<Control>, feed: watch::Sender<Feed>) {
+    let mut before: Option<Sample> = None;
+    let mut attempt = 0;
+    loop {
+        if control.wait_for(|c| !c.paused).await.is_err() {
+            return;
+        }
+        control.mark_unchanged();
+        let begun = Instant::now();
+        let pause = match client.sample().await {
+            Ok(node) => {
+                let first = before.is_none();
+                let board = Board::new(Sample::of_one(node), before.as_ref());
+                before = Some(board.sample.clone());
+                feed.send_replace(Feed::Board(Arc::new(board)));
+                attempt = 0;
+                let interval = control.borrow().interval;
+                if first { interval.min(FIRST_INTERVAL) } else { interval }
+            }
+            Err(error) => {
+                attempt += 1;
+                let retry_in = backoff(attempt);
+                feed.send_replace(Feed::Lost { error: Arc::new(error), attempt, retry_in });
+                retry_in
+            }
+        };
+        let rest = pause.saturating_sub(if attempt == 0 { begun.elapsed() } else { Duration::ZERO });
+        tokio::select! {
+            () = sleep(rest) => {}
+            changed = control.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// How long to wait after so many failures in a row.
+fn backoff(attempt: u32) -> Duration {
+    let (least, most) = BACKOFF;
+    least.saturating_mul(1 << attempt.saturating_sub(1).min(10)).min(most)
+}
+
+/// What was on the screen last stays on the normal one.
+fn farewell(model: &Model, out: &mut dyn Write) -> io::Result<()> {
+    let Some(board) = model.board.as_deref() else { return Ok(()) };
+    let order = model.table(model.what()).order.iter().copied();
+    let text = match model.what() {
+        What::Policies => table::table(
+            &order.filter_map(|i| board.policies.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
+            false,
+            model.colour,
+        ),
+        What::Frontends => table::table(
+            &order.filter_map(|i| board.frontends.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
+            false,
+            model.colour,
+        ),
+        What::Backends => table::table(
+            &order.filter_map(|i| board.backends.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
+            false,
+            model.colour,
+        ),
+    };
+    writeln!(out, "{text}{}", last_totals(board))
+}
+
+fn last_totals(board: &Board) -> String {
+    let sum = |f: fn(&balancing_api::cli::PolicyTopItem) -> u64| board.policies.iter().map(f).sum::<u64>();
+    format!(
+        "as of {}: {}, {} redirects, {} balanced, {} QoS drops, {} fallbacks, {} refused",
+        board.sample.taken_at(),
+        plural(board.policies.len(), "policy", "policies"),
+        sum(|p| p.redirects),
+        sum(|p| p.balanced),
+        sum(|p| p.qos_drops),
+        sum(|p| p.fallbacks.values().sum()),
+        board.frontends.iter().map(|f| f.refusals).sum::<u64>()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_up_to_a_limit() {
+        assert_eq!(backoff(1), Duration::from_millis(500));
+        assert_eq!(backoff(2), Duration::from_secs(1));
+        assert_eq!(backoff(5), Duration::from_secs(8));
+        assert_eq!(backoff(6), Duration::from_secs(10));
+        assert_eq!(backoff(u32::MAX), Duration::from_secs(10));
+    }
+}
