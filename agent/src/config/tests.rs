@@ -457,3 +457,25 @@ fn the_root_of_the_hierarchy_is_refused_on_demand() {
     };
     refuse(below.path()).unwrap();
 }
+
+proptest::proptest! {
+    #[test]
+    fn durations_are_read_as_they_are_written(h in 0u64..1000, m in 0u64..1000, s in 0u64..1000, ms in 0u64..1000) {
+        let text = format!("{h}h{m}m{s}s{ms}ms");
+        let wanted = Duration::from_millis(((h * 60 + m) * 60 + s) * 1000 + ms);
+        proptest::prop_assert_eq!(values::duration(&text), Ok(wanted));
+    }
+
+    #[test]
+    fn no_text_makes_a_parser_fall_over(text in ".{0,40}") {
+        let _ = (values::duration(&text), values::host(&text), values::node_name(&text), values::capacity(&text));
+        let _ = (text.parse::<Listen>(), file::parse(Path::new("f"), &text), cgroup2_mounts(&text));
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_is_read(text in "(unix:[a-z/. ]{1,20}|tcp:[a-z.]{1,20}:[0-9]{1,5}|tcp:\\[::[0-9a-f]{1,4}\\]:[0-9]{1,4})") {
+        if let Ok(listen) = text.parse::<Listen>() {
+            proptest::prop_assert_eq!(listen.to_string().parse::<Listen>(), Ok(listen));
+        }
+    }
+}

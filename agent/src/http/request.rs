@@ -114,3 +114,67 @@ fn frontend(to: &Map<String, Value>) -> Result<Frontend, ErrorDetail> {
         .ok_or_else(|| invalid("to.protocol", "expected \"TCP\" or \"UDP\""))?;
     Ok(Frontend::new(address, port, protocol))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// Values of the right and of every wrong kind.
+    fn value() -> impl Strategy<Value = Value> {
+        prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (0u32..70_000).prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            prop_oneof!["TCP", "udp", "a/b", "/", "10.0.0.1", "fd00::1", ".*"].prop_map(Value::from),
+            Just(json!([])),
+            Just(json!({})),
+            "[a-z]/[a-z]".prop_map(|pod| json!({"pod": pod})),
+            any::<bool>().prop_map(|host| json!({"host": host})),
+        ]
+    }
+
+    fn mostly(right: impl Strategy<Value = Value>) -> impl Strategy<Value = Value> {
+        prop_oneof![4 => right, 1 => value()]
+    }
+
+    proptest! {
+        #[test]
+        fn a_flow_that_is_accepted_is_the_one_that_was_sent(
+            from in mostly(prop_oneof![Just(json!({"host": true})), Just(json!({"pod": "ns/p"}))]),
+            address in mostly(any::<IpAddr>().prop_map(|ip| Value::from(ip.to_string()))),
+            port in mostly(any::<u16>().prop_map(Value::from)),
+            protocol in mostly("TCP|UDP|tcp".prop_map(Value::from)),
+        ) {
+            let to = json!({"address": address, "port": port, "protocol": protocol});
+            let body = json!({"from": from, "to": to}).to_string();
+            match decide_request(body.as_bytes()) {
+                Ok(request) => {
+                    prop_assert_eq!(Some(u64::from(request.to.port)), port.as_u64());
+                    prop_assert!(request.to.port != 0);
+                    let sent: IpAddr = address.as_str().unwrap().parse().unwrap();
+                    prop_assert_eq!(request.to.address, sent.to_canonical());
+                    prop_assert!(protocol.as_str().unwrap().eq_ignore_ascii_case(request.to.protocol.as_str()));
+                    match request.from {
+                        Caller::Host(host) => prop_assert!(host && (from.is_null() || from["host"] == true)),
+                        Caller::Pod(pod) => prop_assert_eq!(&from["pod"], &Value::from(pod)),
+                    }
+                }
+                Err(error) => {
+                    prop_assert_eq!(error.code, "InvalidField");
+                    prop_assert!(error.field.starts_with("from") || error.field.starts_with("to"));
+                    prop_assert!(!error.message.is_empty());
+                }
+            }
+        }
+
+        #[test]
+        fn no_bytes_make_it_fall_over(body in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _ = decide_request(&body);
+        }
+    }
+}

@@ -93,7 +93,7 @@ pub fn router<V: NodeView>(view: Arc<V>, access: Access, shutdown: CancellationT
             .route("/v1/frontends", get(frontends::<V>))
             .route("/v1/counters", get(counters::<V>))
             .route("/v1/decide", post(decide::<V>))
-            .route("/v1/events", get(events_::<V>));
+            .route("/v1/events", get(stream_events::<V>));
     }
     router.fallback(not_found::<V>).method_not_allowed_fallback(not_allowed).with_state(Shared {
         view,
@@ -278,7 +278,7 @@ impl Follower {
     }
 }
 
-async fn events_<V: NodeView>(State(shared): State<Shared<V>>, uri: Uri) -> Result<Response, ApiError> {
+async fn stream_events<V: NodeView>(State(shared): State<Shared<V>>, uri: Uri) -> Result<Response, ApiError> {
     let pairs = pairs(&uri)?;
     let query = events::Query::from_pairs(pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())))
         .map_err(|error| bad_query(&error.parameter, error.message))?;
