@@ -88,7 +88,7 @@ fn demo(once: bool) -> Result<()> {
     Story { stage: &mut stage, checks: &mut checks }.tell()?;
     load(&mut stage, &mut checks, once)?;
     if once {
-        printed(&stage, &mut checks)?;
+        printed(&mut stage, &mut checks)?;
     } else {
         live(&mut stage, &view)?;
     }
@@ -124,26 +124,33 @@ fn load(stage: &mut Stage<'_>, checks: &mut Checks, once: bool) -> Result<()> {
 }
 
 /// What the plugin prints, and whether it is true.
-fn printed(stage: &Stage<'_>, checks: &mut Checks) -> Result<()> {
-    for table in ["policies", "frontends", "backends"] {
-        let arguments = ["top", table, "--once", "-o", "wide"];
-        head(&format!("kubectl balancing {}", arguments.join(" ")));
-        say(&stage.plugin(&arguments)?);
+fn printed(stage: &mut Stage<'_>, checks: &mut Checks) -> Result<()> {
+    // With traffic going on, so that the rates say something.
+    stage.client()?.start_traffic(TRAFFIC.to_vec())?;
+    let tables = ["policies", "frontends", "backends"].map(|table| {
+        let arguments = ["top", table, "--once"];
+        stage.plugin(&arguments).map(|printed| (arguments.join(" "), printed))
+    });
+    stage.client()?.stop_traffic()?;
+    for table in tables {
+        let (command, printed) = table?;
+        head(&format!("kubectl balancing {command}"));
+        say(printed.trim_end());
     }
     for policy in verdict::POLICIES {
         let arguments = ["explain", "policy", policy.name];
         head(&format!("kubectl balancing {}", arguments.join(" ")));
-        say(&stage.plugin(&arguments)?);
+        say(stage.plugin(&arguments)?.trim_end());
         let document = stage.plugin(&[&arguments[..], &["-o", "json"]].concat())?;
         checks.explanation(policy, &serde_json::from_str(&document).context("explain policy -o json")?);
     }
     let arguments = ["explain", "connection", "--from", "pod/default/client", "--to", "10.96.0.10:53/udp"];
     head(&format!("kubectl balancing {}", arguments.join(" ")));
-    say(&stage.plugin(&arguments)?);
+    say(stage.plugin(&arguments)?.trim_end());
     let examples = stage::examples().display().to_string();
     let arguments = ["validate", "-R", "-f", examples.as_str()];
     head("kubectl balancing validate -R -f examples");
-    say(&stage.plugin(&arguments)?);
+    say(stage.plugin(&arguments)?.trim_end());
     let document = stage.plugin(&[&arguments[..], &["-o", "json"]].concat())?;
     checks.validation(&serde_json::from_str(&document).context("validate -o json")?);
     Ok(())
