@@ -126,6 +126,10 @@ fn remove(path: &Path) {
 impl Drop for Folder {
     fn drop(&mut self) {
         remove(&self.0);
+        if self.0.starts_with(std::env::temp_dir()) {
+            // Files, too, of a test that failed.
+            let _ = fs::remove_dir_all(&self.0);
+        }
         assert!(!self.0.exists() || std::thread::panicking(), "{} is left", self.0.display());
     }
 }
