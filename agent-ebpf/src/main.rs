@@ -4,7 +4,10 @@
 //! function, and a call with more than five arguments does not link.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
-#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused, reason = "the programs exist for the BPF target alone"))]
+#![cfg_attr(
+    not(target_arch = "bpf"),
+    allow(dead_code, unused, reason = "the programs exist for the BPF target alone")
+)]
 #![expect(unsafe_code, reason = "kernel helpers and map memory are reached through raw pointers")]
 #![expect(unreachable_pub, reason = "programs and globals are found by their symbols")]
 

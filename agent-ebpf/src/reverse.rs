@@ -71,7 +71,13 @@ fn probe<'a>(more: *mut MoreUdpRecords, addr: &Addr, port: u16, free: bool) -> O
 
 /// Remembers that this socket's datagrams to `key` go to `backend`, chosen on `rung`. False: no storage could be had.
 #[inline(always)]
-pub fn record(ctx: &SockAddrContext, known: *mut UdpRecords, key: &FrontendKey, backend: &Backend, rung: u32) -> bool {
+pub fn record(
+    ctx: &SockAddrContext,
+    known: *mut UdpRecords,
+    key: &FrontendKey,
+    backend: &Backend,
+    rung: u32,
+) -> bool {
     let records = if known.is_null() {
         // SAFETY: a new value is zeroed by the kernel and lives as long as the socket.
         let made = unsafe { UDP_RECORDS.get_or_insert_ptr_mut(ctx, None) };
@@ -144,7 +150,8 @@ fn record_more(ctx: &SockAddrContext, new: &UdpRecord, found: bool) -> bool {
     note_eviction();
     // SAFETY: the helper has no precondition.
     let random = unsafe { bpf_get_prandom_u32() } & (PROBES - 1);
-    let at = (probe_start(&new.backend, new.backend_port).wrapping_add(random) & (MORE_RECORDS as u32 - 1)) as usize;
+    let at = (probe_start(&new.backend, new.backend_port).wrapping_add(random) & (MORE_RECORDS as u32 - 1))
+        as usize;
     // SAFETY: as in `record`; `at` is masked to the size.
     unsafe { (*more).records[at] = *new };
     true
@@ -186,7 +193,9 @@ pub fn own(ctx: &SockAddrContext, key: &FrontendKey, backend: &Backend) -> bool 
     // socket's programs touch it, under its lock.
     unsafe {
         let owner = (&raw const (*slot).cookie).read_volatile();
-        if owner != cookie && (owner != 0 || atomic::compare_exchange(&raw mut (*slot).cookie, 0, cookie) != 0) {
+        if owner != cookie
+            && (owner != 0 || atomic::compare_exchange(&raw mut (*slot).cookie, 0, cookie) != 0)
+        {
             return false;
         }
         (*slot).vip = key.addr;

@@ -3,8 +3,8 @@
 use core::ops::Deref;
 
 use crate::layout::{
-    Backend, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE_AFFINITY,
-    Frontend, FrontendKey, Rung,
+    Backend, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE,
+    FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung,
 };
 
 /// What happens to a flow.
@@ -109,8 +109,11 @@ fn member<M: Maps>(maps: &M, rung: Rung, id: u32) -> Option<Backend> {
 /// Any backend of the rung, all alike. Multiply and shift: the kernel's instruction set has no cheap division.
 #[inline(always)]
 fn pick<M: Maps>(maps: &M, rung: Rung, key: &FrontendKey) -> Option<Backend> {
-    let offset =
-        if rung.count == 1 { 0 } else { ((maps.random(key) as u64).wrapping_mul(rung.count as u64) >> 32) as u32 };
+    let offset = if rung.count == 1 {
+        0
+    } else {
+        (u64::from(maps.random(key)).wrapping_mul(u64::from(rung.count)) >> 32) as u32
+    };
     maps.backend(rung.first.wrapping_add(offset))
 }
 
@@ -166,3 +169,6 @@ pub fn decide<M: Maps>(maps: &M, key: &FrontendKey) -> Option<Decision> {
     let outcome = if flags & FRONTEND_REFUSE != 0 { Outcome::Refuse } else { Outcome::Untouched };
     Some(Decision { outcome, reason, policy: frontend.policy, flags, backend: Backend::default() })
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,9 +88,18 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
         shape: MapShape { map_type, key: key as u32, value: value as u32, entries },
         carry,
     };
-    let array = |name, symbol, value, entries, carry| map(name, symbol, MAP_TYPE_ARRAY, 4, value, entries, carry);
+    let array =
+        |name, symbol, value, entries, carry| map(name, symbol, MAP_TYPE_ARRAY, 4, value, entries, carry);
     vec![
-        map("frontends", "FRONTENDS", MAP_TYPE_HASH, size_of::<FrontendKey>(), 4, sizes.frontends, Carry::Never),
+        map(
+            "frontends",
+            "FRONTENDS",
+            MAP_TYPE_HASH,
+            size_of::<FrontendKey>(),
+            4,
+            sizes.frontends,
+            Carry::Never,
+        ),
         array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
         array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends, Carry::Never),
         array(
@@ -114,7 +123,15 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
         array("policies", "POLICIES", size_of::<Policy>(), sizes.policies, Carry::SameLayout),
         array("locked_windows", "LOCKED_WINDOWS", 16, sizes.policies, Carry::SameLayout),
         map("callers", "CALLERS", MAP_TYPE_HASH, size_of::<CallerKey>(), 4, sizes.callers, Carry::SameLayout),
-        map("affinity", "AFFINITY", MAP_TYPE_LRU_HASH, size_of::<AffinityKey>(), 8, sizes.affinity, Carry::Always),
+        map(
+            "affinity",
+            "AFFINITY",
+            MAP_TYPE_LRU_HASH,
+            size_of::<AffinityKey>(),
+            8,
+            sizes.affinity,
+            Carry::Always,
+        ),
         array("udp_slots", "UDP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
         array("tcp_slots", "TCP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
         map("udp_records", "UDP_RECORDS", MAP_TYPE_SK_STORAGE, 4, size_of::<UdpRecords>(), 0, Carry::Always),

@@ -324,12 +324,18 @@ impl Attachment {
 }
 
 // Two functions, one shape: aya gives each kind of program its own types of link.
-fn new_link(program: &mut CgroupSockAddr, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+fn new_link(
+    program: &mut CgroupSockAddr,
+    cgroup: &File,
+) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     Ok(FdLink::try_from(program.take_link(id)?)?)
 }
 
-fn new_sock_link(program: &mut CgroupSock, cgroup: &File) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
+fn new_sock_link(
+    program: &mut CgroupSock,
+    cgroup: &File,
+) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     Ok(FdLink::try_from(program.take_link(id)?)?)
 }

@@ -13,8 +13,8 @@ use balancing_api::{
 };
 use balancing_datapath::{
     AFFINITY_SHIFT, Addr, Backend, CallerKey, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY,
-    FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung, SCOPE_ANY,
-    addr_from_ip, ip_from_addr,
+    FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung,
+    SCOPE_ANY, addr_from_ip, ip_from_addr,
 };
 
 use super::{
@@ -168,10 +168,13 @@ pub struct Programmer<S, C> {
     retired: Vec<(Epoch, Retired)>,
     waiting: BTreeMap<net::Frontend, Option<Ladder>>,
     failed: BTreeMap<net::Frontend, (Option<Ladder>, Failure)>,
-    failed_policies: BTreeMap<PolicyRef, (PolicySettings, Failure)>,
+    /// Policies that are not as they should be; without a failure where they wait for a grace period.
+    failed_policies: BTreeMap<PolicyRef, (PolicySettings, Option<Failure>)>,
     held: BTreeMap<net::Frontend, Option<Ladder>>,
     caller_count: u32,
     written: Written,
+    /// After this epoch readers of what an earlier agent took away are gone: nothing is used before.
+    usable_after: Epoch,
 }
 
 impl<S: Store, C: Clock> Programmer<S, C> {
@@ -195,13 +198,17 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             held: BTreeMap::new(),
             caller_count: 0,
             written: Written::default(),
+            usable_after: 0,
             store,
         };
         this.adopt_policies()?;
-        // Readers of the last write of the agent before may still be at the other halves.
+        // Readers may still be at what the agent before took away in its last moments.
         let half_free = this.clock.next();
         for (key, number) in this.store.frontends()? {
             this.adopt_frontend(key, number, half_free)?;
+        }
+        if !this.entries.is_empty() || !this.policies.is_empty() {
+            this.usable_after = half_free;
         }
         Ok(this)
     }
@@ -238,7 +245,11 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let mut value = slot.halves[active as usize];
         for rung in [&mut value.policy_rung, &mut value.service_rung] {
             if rung.count != 0 && !self.ranges.claim(rung.first, rung.count) {
-                tracing::warn!(?key, ?rung, "a rung in the maps is not one of its own; it will be written anew");
+                tracing::warn!(
+                    ?key,
+                    ?rung,
+                    "a rung in the maps is not one of its own; it will be written anew"
+                );
                 *rung = Rung::default();
             }
         }
@@ -246,7 +257,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             for index in rung.first..rung.first + rung.count {
                 let backend = self.store.backend(index);
                 self.counter_numbers.claim(backend.counter);
-                let users = self.counters.entry(counter_key(owner, &key, &backend)).or_insert((backend.counter, 0));
+                let users =
+                    self.counters.entry(counter_key(owner, &key, &backend)).or_insert((backend.counter, 0));
                 users.1 += 1;
             }
         }
@@ -257,7 +269,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     /// Applies changes of the desired state. `unread` is given while a source has not been read since the start: what an
     /// earlier agent programmed and nothing that was read contradicts is then kept.
     pub fn apply(&mut self, changes: Changes, unread: Option<&Unread<'_>>) {
-        let (appear, go): (Vec<_>, Vec<_>) = changes.policies.into_iter().partition(|(_, settings)| settings.is_some());
+        let (appear, go): (Vec<_>, Vec<_>) =
+            changes.policies.into_iter().partition(|(_, settings)| settings.is_some());
         for (policy, settings) in appear {
             if let Some(settings) = settings {
                 self.set_policy(policy, settings);
@@ -278,7 +291,11 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     /// All sources have been read: what was held back applies, and what nobody claims goes. `claimed` are the frontends
     /// of the desired state, `policies` the policies in it.
-    pub fn settle(&mut self, claimed: &dyn Fn(&net::Frontend) -> bool, policies: &dyn Fn(&PolicyRef) -> bool) {
+    pub fn settle(
+        &mut self,
+        claimed: &dyn Fn(&net::Frontend) -> bool,
+        policies: &dyn Fn(&PolicyRef) -> bool,
+    ) {
         for (frontend, ladder) in std::mem::take(&mut self.held) {
             self.change(frontend, ladder, None);
         }
@@ -321,7 +338,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             self.set_policy(policy, settings);
         }
         let again = std::mem::take(&mut self.waiting);
-        let failed = std::mem::take(&mut self.failed).into_iter().map(|(frontend, (ladder, _))| (frontend, ladder));
+        let failed =
+            std::mem::take(&mut self.failed).into_iter().map(|(frontend, (ladder, _))| (frontend, ladder));
         for (frontend, ladder) in failed.chain(again) {
             self.change(frontend, ladder, None);
         }
@@ -330,7 +348,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     /// The epoch that has to pass next, if something waits for one.
     #[must_use]
     pub fn wanted_epoch(&self) -> Option<Epoch> {
-        let waiting = (!self.waiting.is_empty()).then(|| self.clock.next());
+        let waiting = (!self.is_settled()).then(|| self.clock.next());
+        let taken_over = (self.usable_after > self.clock.completed()).then_some(self.usable_after);
+        let waiting = waiting.into_iter().chain(taken_over);
         self.retired.iter().map(|(epoch, _)| *epoch).chain(waiting).max()
     }
 
@@ -341,13 +361,13 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     /// Policies that have no index, and why.
     pub fn policy_failures(&self) -> impl Iterator<Item = (&PolicyRef, &Failure)> {
-        self.failed_policies.iter().map(|(policy, (_, failure))| (policy, failure))
+        self.failed_policies.iter().filter_map(|(policy, (_, failure))| Some((policy, failure.as_ref()?)))
     }
 
     /// Is the desired state written, but for what failed?
     #[must_use]
     pub fn is_settled(&self) -> bool {
-        self.waiting.is_empty()
+        self.waiting.is_empty() && self.failed_policies.values().all(|(_, failure)| failure.is_some())
     }
 
     /// Index of a policy in the maps.
@@ -381,11 +401,10 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 self.failed_policies.remove(&policy);
             }
             Err(Problem::Later) => {
-                let failure = Failure::Write("waiting for a grace period".to_owned());
-                self.failed_policies.insert(policy, (settings, failure));
+                self.failed_policies.insert(policy, (settings, None));
             }
             Err(Problem::Failed(failure)) => {
-                self.failed_policies.insert(policy, (settings, failure));
+                self.failed_policies.insert(policy, (settings, Some(failure)));
             }
         }
     }
@@ -403,6 +422,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     }
 
     fn new_policy(&mut self, policy: &PolicyRef) -> Result<PolicyEntry, Problem> {
+        if !self.may_use() {
+            return Err(Problem::Later);
+        }
         let Some(index) = self.policy_numbers.take() else {
             return Err(self.full("policies", self.store.limits().policies - 1));
         };
@@ -510,11 +532,18 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     /// Would the change take away a rung that an earlier agent programmed, and of which nothing that was read speaks?
     fn must_hold(&self, frontend: &net::Frontend, ladder: Option<&Ladder>, unread: &Unread<'_>) -> bool {
-        let Some(entry) = self.entries.get(&key_of(frontend)).filter(|entry| entry.inherited) else { return false };
-        let policy_stays = ladder.and_then(|l| l.policy.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
-        let service_stays = ladder.and_then(|l| l.service.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
+        let Some(entry) = self.entries.get(&key_of(frontend)).filter(|entry| entry.inherited) else {
+            return false;
+        };
+        let policy_stays =
+            ladder.and_then(|l| l.policy.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
+        let service_stays =
+            ladder.and_then(|l| l.service.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
         let policy_unknown = entry.value.policy != 0
-            && !self.policies.iter().any(|(policy, p)| p.index == entry.value.policy && (unread.policy)(policy));
+            && !self
+                .policies
+                .iter()
+                .any(|(policy, p)| p.index == entry.value.policy && (unread.policy)(policy));
         let unknown = |rung: Rung| {
             (rung.first..rung.first + rung.count)
                 .all(|index| !(unread.address)(ip_from_addr(&self.store.backend(index).addr)))
@@ -522,7 +551,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let policy_lost = entry.value.policy_rung.count != 0
             && !policy_stays
             && (policy_unknown || unknown(entry.value.policy_rung));
-        let service_lost = entry.value.service_rung.count != 0 && !service_stays && unknown(entry.value.service_rung);
+        let service_lost =
+            entry.value.service_rung.count != 0 && !service_stays && unknown(entry.value.service_rung);
         policy_lost || service_lost
     }
 
@@ -548,10 +578,11 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         if let Some(rung) = &ladder.policy {
             let Some(entry) = self.policies.get(&rung.policy) else {
-                let failed = self.failed_policies.get(&rung.policy).map(|(_, failure)| failure.clone());
-                return Err(Problem::Failed(
-                    failed.unwrap_or_else(|| Failure::Write(format!("{} has no index", rung.policy))),
-                ));
+                return Err(match self.failed_policies.get(&rung.policy) {
+                    Some((_, None)) => Problem::Later,
+                    Some((_, Some(failure))) => Problem::Failed(failure.clone()),
+                    None => Problem::Failed(Failure::Write(format!("{} has no index", rung.policy))),
+                });
             };
             value.policy = entry.index;
             value.flags |= entry.flags();
@@ -585,6 +616,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let capacity = self.store.limits().frontends;
         if self.entries.len() as u32 >= capacity {
             return Err(Problem::Failed(Failure::MapFull { map: "frontends", capacity }));
+        }
+        if !self.may_use() {
+            return Err(Problem::Later);
         }
         let Some(slot) = self.slots.take() else { return Err(self.full("frontends", capacity)) };
         let written = self
@@ -633,7 +667,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         if policy_same && service_same && *value == old {
             return Ok(());
         }
-        if entry.half_free > self.clock.completed() {
+        if entry.half_free > self.clock.completed() || !self.may_use() {
             return Err(Problem::Later);
         }
         if !policy_same {
@@ -764,13 +798,25 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     /// No room: is some on its way, or is the map full?
     fn full(&self, map: &'static str, capacity: u32) -> Problem {
-        if self.retired.is_empty() { Problem::Failed(Failure::MapFull { map, capacity }) } else { Problem::Later }
+        if self.retired.is_empty() && self.may_use() {
+            Problem::Failed(Failure::MapFull { map, capacity })
+        } else {
+            Problem::Later
+        }
+    }
+
+    /// May anything that is free be used?
+    fn may_use(&self) -> bool {
+        self.clock.completed() >= self.usable_after
     }
 }
 
 /// The rungs of a value, each with the owner of its backends' counters.
 fn rungs(value: &Frontend) -> [(Owner, Rung); 2] {
-    [(Owner::Policy(value.policy), value.policy_rung), (Owner::Service(value.affinity_group), value.service_rung)]
+    [
+        (Owner::Policy(value.policy), value.policy_rung),
+        (Owner::Service(value.affinity_group), value.service_rung),
+    ]
 }
 
 fn counter_key(owner: Owner, key: &FrontendKey, backend: &Backend) -> CounterKey {
@@ -779,7 +825,12 @@ fn counter_key(owner: Owner, key: &FrontendKey, backend: &Backend) -> CounterKey
 
 /// The key of a frontend in the maps.
 pub(super) fn key_of(frontend: &net::Frontend) -> FrontendKey {
-    FrontendKey::new(addr_from_ip(frontend.address), frontend.port.to_be(), frontend.protocol.number(), SCOPE_ANY)
+    FrontendKey::new(
+        addr_from_ip(frontend.address),
+        frontend.port.to_be(),
+        frontend.protocol.number(),
+        SCOPE_ANY,
+    )
 }
 
 /// The frontend that a key stands for.
@@ -828,3 +879,6 @@ fn identified(backends: &[desired::Backend]) -> Vec<(u32, Addr, u16)> {
     }
     ids.into_iter().map(|(id, (addr, port))| (id, addr, port)).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,9 @@ use std::{
     io,
     mem::offset_of,
     os::fd::AsFd,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic::Ordering,
+    },
 };
 
 use aya::{
@@ -262,10 +264,8 @@ impl KernelStore {
     fn clear_policy_counters(&self, index: u32) -> Result<(), StoreError> {
         let mut counters = self.policy_counters.lock().unwrap_or_else(PoisonError::into_inner);
         let cpus = counters.get(&index, 0).map_err(map_error("policy_counters", "read"))?.len();
-        let zero = PerCpuValues::try_from(vec![PolicyCounters::default(); cpus]).map_err(|source| StoreError::Open {
-            map: "policy_counters",
-            source,
-        })?;
+        let zero = PerCpuValues::try_from(vec![PolicyCounters::default(); cpus])
+            .map_err(|source| StoreError::Open { map: "policy_counters", source })?;
         counters.set(index, zero, 0).map_err(map_error("policy_counters", "clear"))
     }
 
@@ -303,11 +303,17 @@ impl KernelStore {
                 self.runtime.word32(0, offset_of!(Runtime, caller_levels)).store(count, Ordering::Relaxed);
             }
             RuntimeChange::Events { sample_below, per_second } => {
-                self.runtime.word32(0, offset_of!(Runtime, sample_below)).store(sample_below, Ordering::Relaxed);
-                self.runtime.word32(0, offset_of!(Runtime, events_per_second)).store(per_second, Ordering::Relaxed);
+                self.runtime
+                    .word32(0, offset_of!(Runtime, sample_below))
+                    .store(sample_below, Ordering::Relaxed);
+                self.runtime
+                    .word32(0, offset_of!(Runtime, events_per_second))
+                    .store(per_second, Ordering::Relaxed);
             }
             RuntimeChange::EventsReceived(count) => {
-                self.runtime.word64(0, offset_of!(Runtime, events_received)).fetch_add(count, Ordering::Relaxed);
+                self.runtime
+                    .word64(0, offset_of!(Runtime, events_received))
+                    .fetch_add(count, Ordering::Relaxed);
             }
             RuntimeChange::Since(at) => {
                 self.runtime.word64(0, offset_of!(Runtime, since)).store(at, Ordering::Relaxed);
@@ -415,7 +421,8 @@ impl Store for Arc<KernelStore> {
     }
 
     fn set_flags(&mut self, slot: u32, half: u32, flags: u32) {
-        let offset = offset_of!(Slot, halves) + half as usize * size_of::<Frontend>() + offset_of!(Frontend, flags);
+        let offset =
+            offset_of!(Slot, halves) + half as usize * size_of::<Frontend>() + offset_of!(Frontend, flags);
         self.slots.word32(slot as usize, offset).store(flags, Ordering::Release);
     }
 

@@ -13,9 +13,9 @@ use balancing_api::{
     policy::PolicyRef,
 };
 use balancing_datapath::{
-    self as datapath, AFFINITY_SHIFT, Backend, CallerKey, Decision, FRONTEND_BALANCE, FRONTEND_POLICY_AFFINITY,
-    FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY, FrontendKey, Maps, Outcome, Rung, decide,
-    ip_from_addr,
+    self as datapath, AFFINITY_SHIFT, Backend, CallerKey, Decision, FRONTEND_BALANCE,
+    FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY,
+    FrontendKey, Maps, Outcome, Rung, decide, ip_from_addr,
 };
 
 use super::{
@@ -218,14 +218,16 @@ impl View {
         names: &HashMap<u32, PolicyRef>,
     ) -> Option<ProgrammedFrontend> {
         let affinity = |flag| (value.flags & flag != 0).then(|| seconds(value.affinity));
-        let rung = |rung, flag| ProgrammedRung { backends: self.backends(rung), affinity_seconds: affinity(flag) };
+        let rung =
+            |rung, flag| ProgrammedRung { backends: self.backends(rung), affinity_seconds: affinity(flag) };
         let limit = |index: u32| {
             if value.flags & FRONTEND_QOS != 0 { self.store.policies.read(index as usize).limit } else { 0 }
         };
         Some(ProgrammedFrontend {
             frontend: frontend_of(key)?,
             policy: names.get(&value.policy).map(|policy| (policy.clone(), limit(value.policy))),
-            policy_rung: (value.policy_rung.count != 0).then(|| rung(value.policy_rung, FRONTEND_POLICY_AFFINITY)),
+            policy_rung: (value.policy_rung.count != 0)
+                .then(|| rung(value.policy_rung, FRONTEND_POLICY_AFFINITY)),
             balance: value.flags & FRONTEND_BALANCE != 0,
             service_rung: (value.flags & FRONTEND_SERVICE != 0)
                 .then(|| rung(value.service_rung, FRONTEND_SERVICE_AFFINITY)),

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use crate::{
     compile::{Compiler, NodeContext},
     desired::{Changes, Ladder},
-    kernel::{Failure, Grace, KernelStore, Programmer, ProgrammedFrontend, Unread, View},
+    kernel::{Failure, Grace, KernelStore, ProgrammedFrontend, Programmer, Unread, View},
     metrics::Metrics,
     snapshot::{Dirty, Snapshot},
     source::Batch,
@@ -128,10 +128,9 @@ impl Core {
         {
             let _changing = self.store.changing();
             let (compiler, programmer) = (&self.compiler, &mut self.programmer);
-            programmer.settle(
-                &|frontend| compiler.desired().contains_key(frontend),
-                &|policy| compiler.settings().contains_key(policy),
-            );
+            programmer.settle(&|frontend| compiler.desired().contains_key(frontend), &|policy| {
+                compiler.settings().contains_key(policy)
+            });
         }
         self.settled = true;
         self.after_writing();
@@ -155,6 +154,11 @@ impl Core {
         }
     }
 
+    /// Is a part of the last changes not written yet?
+    pub(super) fn is_waiting(&self) -> bool {
+        !self.programmer.is_settled()
+    }
+
     /// Reads the maps back and compares them with the desired state.
     pub(super) fn read_back(&mut self) {
         let failed: HashSet<Frontend> = self.programmer.failures().map(|(frontend, _)| *frontend).collect();
@@ -168,7 +172,8 @@ impl Core {
         let programmed: BTreeMap<Frontend, ProgrammedFrontend> =
             programmed.into_iter().map(|f| (f.frontend, f)).collect();
         let differs = |(frontend, ladder): &(&Frontend, &Ladder)| {
-            !failed.contains(frontend) && !programmed.get(frontend).is_some_and(|found| found.agrees_with(ladder))
+            !failed.contains(frontend)
+                && !programmed.get(frontend).is_some_and(|found| found.agrees_with(ladder))
         };
         let differing: Vec<Frontend> =
             self.compiler.desired().iter().filter(differs).map(|(frontend, _)| *frontend).collect();
@@ -189,7 +194,9 @@ impl Core {
             Programs::Attached => {}
             Programs::Pending => return Err("the programs are not attached yet".to_owned()),
             Programs::Failed(error) => return Err(error.clone()),
-            Programs::Detached(hooks) => return Err(format!("programs are not attached: {}", hooks.join(", "))),
+            Programs::Detached(hooks) => {
+                return Err(format!("programs are not attached: {}", hooks.join(", ")));
+            }
         }
         match &self.differing {
             None => Err("the maps have not been read back yet".to_owned()),
@@ -229,7 +236,8 @@ impl Core {
 
     /// Distinct backends that the maps hold for a policy.
     fn programmed_backends(&self, policy: &PolicyRef, frontends: &[Frontend]) -> u32 {
-        let of_policy = |found: &ProgrammedFrontend| found.policy.as_ref().is_some_and(|(owner, _)| owner == policy);
+        let of_policy =
+            |found: &ProgrammedFrontend| found.policy.as_ref().is_some_and(|(owner, _)| owner == policy);
         let backends: HashSet<(IpAddr, u16)> = frontends
             .iter()
             .filter_map(|frontend| self.view.frontend(frontend).ok().flatten())
@@ -266,9 +274,11 @@ impl Core {
     fn current_conditions(&self, set_retval: bool) -> Vec<Condition> {
         let attached = match &self.programs {
             Programs::Attached => met(condition::PROGRAMS_ATTACHED, reason::ATTACHED),
-            Programs::Pending => {
-                unmet(condition::PROGRAMS_ATTACHED, reason::DETACHED, "not attached yet: waiting for the sources")
-            }
+            Programs::Pending => unmet(
+                condition::PROGRAMS_ATTACHED,
+                reason::DETACHED,
+                "not attached yet: waiting for the sources",
+            ),
             Programs::Failed(error) => unmet(condition::PROGRAMS_ATTACHED, reason::ATTACH_FAILED, error),
             Programs::Detached(hooks) => {
                 let message = format!(
@@ -300,15 +310,18 @@ impl Core {
                 let message = format!("{count} entries are not in the maps; first: {failure}");
                 unmet(condition::POLICIES_PROGRAMMED, failure_reason(failure), &message)
             }
-            None if differing => {
-                unmet(condition::POLICIES_PROGRAMMED, reason::WRITE_FAILED, "the maps do not hold what they should")
-            }
+            None if differing => unmet(
+                condition::POLICIES_PROGRAMMED,
+                reason::WRITE_FAILED,
+                "the maps do not hold what they should",
+            ),
             None => met(condition::POLICIES_PROGRAMMED, reason::PROGRAMMED),
         };
         let fidelity = if set_retval {
             met(condition::ERRNO_FIDELITY, reason::NATIVE)
         } else {
-            let message = "this kernel has no bpf_set_retval for these hooks (6.1 has): refused clients get EPERM";
+            let message =
+                "this kernel has no bpf_set_retval for these hooks (6.1 has): refused clients get EPERM";
             unmet(condition::ERRNO_FIDELITY, reason::KERNEL_UNSUPPORTED, message)
         };
         let first_unmet = [&attached, &synced, &programmed].into_iter().find(|c| c.status != "True").cloned();

@@ -23,16 +23,18 @@ use crate::{
     kernel::{CounterTotals, Explained, ProgrammedFrontend, ProgrammedRung, service_group},
 };
 
+type PodAndNode = (Option<Arc<str>>, Option<Arc<str>>);
+
 /// Names for what the maps hold as numbers.
 pub(super) struct Names {
     services: HashMap<u32, ServicePort>,
-    backends: HashMap<IpAddr, (Option<Arc<str>>, Option<Arc<str>>)>,
+    backends: HashMap<IpAddr, PodAndNode>,
 }
 
 impl Names {
     /// The names that the desired state knows, and those of pods by their address.
-    pub(super) fn new<'a>(
-        desired: &'a BTreeMap<Frontend, Ladder>,
+    pub(super) fn new(
+        desired: &BTreeMap<Frontend, Ladder>,
         pods: impl Iterator<Item = (IpAddr, Arc<str>, Option<Arc<str>>)>,
     ) -> Self {
         let mut names = Self {
@@ -44,7 +46,8 @@ impl Names {
                 let group = service_group(&rung.service, frontend.protocol.number());
                 names.services.insert(group, rung.service.clone());
             }
-            let rungs = ladder.policy.iter().map(|r| &r.backends).chain(ladder.service.iter().map(|r| &r.backends));
+            let rungs =
+                ladder.policy.iter().map(|r| &r.backends).chain(ladder.service.iter().map(|r| &r.backends));
             for backend in rungs.flatten().filter(|b| b.pod.is_some() || b.node.is_some()) {
                 names.backends.insert(backend.address, (backend.pod.clone(), backend.node.clone()));
             }
@@ -116,7 +119,8 @@ pub(super) fn desired(
     names: &Names,
     limit: impl Fn(&PolicyRef) -> u32,
 ) -> FrontendList {
-    let items = ladders.iter().map(|(frontend, ladder)| desired_frontend(*frontend, ladder, names, &limit)).collect();
+    let items =
+        ladders.iter().map(|(frontend, ladder)| desired_frontend(*frontend, ladder, names, &limit)).collect();
     FrontendList { view: "desired".to_owned(), items }
 }
 
@@ -126,8 +130,9 @@ fn desired_frontend(
     names: &Names,
     limit: impl Fn(&PolicyRef) -> u32,
 ) -> FrontendInfo {
-    let backends =
-        |all: &[Backend]| all.iter().map(|b| names.backend(&(b.address, b.port))).collect::<Vec<BackendInfo>>();
+    let backends = |all: &[Backend]| {
+        all.iter().map(|b| names.backend(&(b.address, b.port))).collect::<Vec<BackendInfo>>()
+    };
     let mut rungs = Vec::new();
     if let Some(rung) = ladder.policy.as_ref().filter(|rung| !rung.backends.is_empty()) {
         rungs.push(RungInfo {
@@ -172,7 +177,11 @@ pub(super) fn counters(totals: CounterTotals, names: &Names) -> Counters {
     Counters {
         since,
         taken_at: Timestamp::now(),
-        policies: totals.policies.into_iter().map(|(policy, counted)| policy_counters(policy, &counted)).collect(),
+        policies: totals
+            .policies
+            .into_iter()
+            .map(|(policy, counted)| policy_counters(policy, &counted))
+            .collect(),
         frontends: totals
             .frontends
             .iter()
@@ -188,7 +197,10 @@ pub(super) fn counters(totals: CounterTotals, names: &Names) -> Counters {
                 selected,
             })
             .collect(),
-        events: EventCounters { produced: totals.events_received + totals.events_lost, lost: totals.events_lost },
+        events: EventCounters {
+            produced: totals.events_received + totals.events_lost,
+            lost: totals.events_lost,
+        },
     }
 }
 
@@ -203,13 +215,21 @@ fn policy_counters(policy: PolicyRef, counted: &datapath::PolicyCounters) -> Pol
         redirects: if redirect { counted.taken } else { 0 },
         balanced: if redirect { 0 } else { counted.taken },
         qos_drops: counted.qos_drops,
-        fallbacks: fallbacks.into_iter().filter(|(_, n)| *n != 0).map(|(why, n)| (why.to_owned(), n)).collect(),
+        fallbacks: fallbacks
+            .into_iter()
+            .filter(|(_, n)| *n != 0)
+            .map(|(why, n)| (why.to_owned(), n))
+            .collect(),
         refusals: counted.refusals,
         policy,
     }
 }
 
-fn frontend_counters(frontend: Frontend, balance: bool, counted: &datapath::FrontendCounters) -> FrontendCounters {
+fn frontend_counters(
+    frontend: Frontend,
+    balance: bool,
+    counted: &datapath::FrontendCounters,
+) -> FrontendCounters {
     FrontendCounters {
         frontend,
         redirects: if balance { 0 } else { counted.taken },

@@ -200,9 +200,10 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
     let batches = send.clone();
     // Its receiver is gone only when the agent ends.
     let source = Manifests::watch(folder, move |batch| drop(batches.send(Message::Batch(batch))));
-    *shared.manifests.lock().unwrap_or_else(PoisonError::into_inner) = Some(source.map_err(RunError::Manifests)?);
+    *shared.manifests.lock().unwrap_or_else(PoisonError::into_inner) =
+        Some(source.map_err(RunError::Manifests)?);
 
-    let ended = serve(bound, Arc::clone(&shared), shutdown.clone(), &worker);
+    let ended = serve(bound, Arc::clone(&shared), &shutdown, &worker);
     shutdown.cancel();
     drop((shared.manifests.lock().unwrap_or_else(PoisonError::into_inner).take(), watcher));
     let _ = send.send(Message::End);
@@ -258,7 +259,7 @@ fn watch_cgroups(places: &Places, send: &mpsc::Sender<Message>) -> Result<cgroup
 fn serve(
     bound: Vec<http::Bound>,
     shared: Arc<Shared>,
-    shutdown: CancellationToken,
+    shutdown: &CancellationToken,
     worker: &thread::JoinHandle<()>,
 ) -> Result<(), RunError> {
     let started = |what| move |source| RunError::Start { what, source };

@@ -1,6 +1,7 @@
 //! The programming thread: the only one that changes the maps.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, mpsc},
     thread,
     time::{Duration, Instant},
@@ -18,6 +19,7 @@ use crate::{
 /// How often the lease is renewed, and the programs and maps are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+#[derive(Clone, Copy)]
 pub(super) struct Settings {
     /// `--policy-lease`.
     pub(super) lease: Option<Duration>,
@@ -66,7 +68,16 @@ pub(super) fn start(
     settings: Settings,
 ) -> Result<thread::JoinHandle<()>, RunError> {
     let Settings { lease, fresh, levels } = settings;
-    let worker = Worker { shared, store, lease, levels, attached: false, read_back: false, seen: Seen::default() };
+    let worker = Worker {
+        shared,
+        store,
+        lease,
+        levels,
+        attached: false,
+        read_back: false,
+        seen: Seen::default(),
+        queue: VecDeque::new(),
+    };
     thread::Builder::new()
         .name("programmer".to_owned())
         .spawn(move || worker.run(&messages, fresh))
@@ -81,6 +92,7 @@ struct Worker {
     attached: bool,
     read_back: bool,
     seen: Seen,
+    queue: VecDeque<Message>,
 }
 
 /// What has been heard of at least once: nothing is attached before all of it.
@@ -102,13 +114,27 @@ impl Worker {
         loop {
             match messages.recv_timeout(next_tick.saturating_duration_since(Instant::now())) {
                 Ok(Message::End) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                Ok(message) => self.handle(message),
+                Ok(message) => self.take(message),
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
             }
             if Instant::now() >= next_tick {
                 next_tick = Instant::now() + TICK;
                 self.tick();
             }
+        }
+    }
+
+    /// Handles a message, or keeps it until what came before it is written: changes apply in their order. A frontend
+    /// that changes twice within a grace period waits for its end.
+    fn take(&mut self, message: Message) {
+        if !matches!(message, Message::Grace) {
+            self.queue.push_back(message);
+        } else {
+            self.handle(message);
+        }
+        while !self.shared.core().is_waiting() {
+            let Some(message) = self.queue.pop_front() else { return };
+            self.handle(message);
         }
     }
 
@@ -185,7 +211,8 @@ impl Worker {
         if self.attached {
             let detached: Vec<String> =
                 self.shared.programs().into_iter().filter(|p| !p.attached).map(|p| p.hook).collect();
-            let programs = if detached.is_empty() { Programs::Attached } else { Programs::Detached(detached) };
+            let programs =
+                if detached.is_empty() { Programs::Attached } else { Programs::Detached(detached) };
             self.shared.core().programs = programs;
         }
         self.shared.core().update_conditions(self.shared.features.set_retval);
