@@ -340,7 +340,7 @@ fn the_first_file_by_name_has_the_object() {
     bed.until("promoted", |b| b.ip("a").as_deref() == Some("10.0.0.3"));
     assert_eq!((bed.errors(), bed.removed.clone()), (vec![], vec![]));
     bed.put("1.yaml", &(service("b", "10.0.0.4") + "---\n" + &service("b", "10.0.0.5")));
-    bed.until("twice in one file", |b| b.error("1.yaml:10:1 Service/b: the same object stands above"));
+    bed.until("twice in one file", |b| b.error("1.yaml:10:1 Service/default/b: the same object stands above"));
     assert_eq!(bed.ip("b").as_deref(), Some("10.0.0.4"));
 }
 
@@ -369,13 +369,13 @@ fn an_object_that_cannot_be_understood_keeps_its_last_version() {
     bed.until("the good one applies", |b| b.ip("a").as_deref() == Some("10.0.0.3"));
     assert_eq!((bed.ip("b").as_deref(), bed.unread()), (Some("10.0.0.2"), vec![]));
     assert!(
-        bed.error("1.yaml:15:3 Service/b: spec.clusterIP: invalid type: map, expected a string"),
+        bed.error("1.yaml:15:3 Service/default/b: spec.clusterIP: invalid type: map, expected a string"),
         "{:?}",
         bed.errors()
     );
     bed.put("1.yaml", &both("10.0.0.3", "127.0.0.1"));
     bed.until("no address of a Service", |b| {
-        b.error("1.yaml:15:14 Service/b: spec.clusterIP: 127.0.0.1 is a loopback")
+        b.error("1.yaml:15:14 Service/default/b: spec.clusterIP: 127.0.0.1 is a loopback")
     });
     // A document that could be any object: nothing that is missing goes.
     bed.put("1.yaml", &(service("a", "10.0.0.4") + "---\njust text\n"));
@@ -407,7 +407,7 @@ fn what_is_unusual_and_legal_applies() {
     assert_eq!((bed.last.as_ref().unwrap().skipped, bed.errors()), (2, vec![]));
     // One that breaks a rule is an object that says so, and is reported with its place.
     bed.put("2.yaml", &policy.replace("'80'", "'65536'"));
-    bed.until("invalid", |b| b.error("2.yaml:12:16 LocalRedirectPolicy/x/p: BAL"));
+    bed.until("invalid", |b| b.error("2.yaml:12:16 LocalRedirectPolicy/p: BAL"));
     let invalid = bed.state.values().any(|o| matches!(o, Object::Policy(p) if p.spec.is_err()));
     assert!(invalid && bed.unread().is_empty());
 }

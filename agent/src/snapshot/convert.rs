@@ -268,7 +268,8 @@ impl Converter {
         let pod = e.target_ref.as_ref().filter(|r| r.kind.as_deref() == Some("Pod"));
         let pod = pod.and_then(|r| {
             let namespace = r.namespace.as_deref().unwrap_or(namespace);
-            Some(self.strings.text(&format!("{namespace}/{}", r.name.as_deref()?)))
+            // As good as unique: sharing would cost more than it saves.
+            Some(format!("{namespace}/{}", r.name.as_deref()?).into())
         });
         let hints = e.hints.as_ref().map(|h| Hints {
             nodes: h.for_nodes.iter().flatten().map(|n| self.strings.text(&n.name)).collect(),
@@ -312,7 +313,7 @@ impl Converter {
         let uid = annotation(meta, ANNOTATION_CONFIG_MIRROR).or(meta.uid.as_deref()).unwrap_or_default();
         let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
         Ok(Pod {
-            full_name: self.strings.text(&name.to_string()),
+            full_name: name.to_string().into(),
             name,
             uid: uid.into(),
             node: node.map(|n| self.strings.text(n)),
@@ -341,7 +342,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn service(spec: serde_json::Value, labels: serde_json::Value) -> Result<Service, ConvertError> {
+    fn service(spec: &serde_json::Value, labels: &serde_json::Value) -> Result<Service, ConvertError> {
         Converter::default().service(&from(
             json!({"metadata": {"name": "web", "namespace": "team", "labels": labels}, "spec": spec}),
         ))
@@ -350,12 +351,12 @@ mod tests {
     #[test]
     fn service_of_both_families() {
         let s = service(
-            json!({
+            &json!({
                 "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00:0::1"], "sessionAffinity": "ClientIP",
                 "internalTrafficPolicy": "Local",
                 "ports": [{"port": 53, "protocol": "UDP", "name": "dns"}, {"port": 80}, {"port": 9, "protocol": "SCTP"}],
             }),
-            json!({}),
+            &json!({}),
         )
         .unwrap();
         assert_eq!(s.name.to_string(), "team/web");
@@ -376,7 +377,7 @@ mod tests {
             (json!({"type": "ExternalName", "externalName": "x"}), json!({}), Unsupported::ExternalName),
             (ip, json!({"service.kubernetes.io/service-proxy-name": "x"}), Unsupported::OtherProxy),
         ] {
-            let s = service(spec.clone(), labels).unwrap();
+            let s = service(&spec, &labels).unwrap();
             assert_eq!((s.unsupported, s.addresses.len()), (Some(why), 0), "{spec}");
         }
     }
@@ -393,14 +394,15 @@ mod tests {
             "255.255.255.255",
             "x",
         ] {
-            let e = service(json!({"clusterIPs": ["10.0.0.1", text]}), json!({})).unwrap_err();
+            let e = service(&json!({"clusterIPs": ["10.0.0.1", text]}), &json!({})).unwrap_err();
             assert_eq!(e.field.to_string(), "spec.clusterIPs[1]", "{text}: {e}");
         }
-        let e = service(json!({"clusterIP": "10.0.0.1", "ports": [{"port": 65536}]}), json!({})).unwrap_err();
+        let e =
+            service(&json!({"clusterIP": "10.0.0.1", "ports": [{"port": 65536}]}), &json!({})).unwrap_err();
         assert_eq!(e.to_string(), "spec.ports[0].port: 65536 is not a port number from 1 to 65535");
     }
 
-    fn slice(address_type: &str, endpoints: serde_json::Value, labels: serde_json::Value) -> Slice {
+    fn slice(address_type: &str, endpoints: &serde_json::Value, labels: &serde_json::Value) -> Slice {
         let value = json!({
             "metadata": {"name": "web-1", "labels": labels}, "addressType": address_type, "endpoints": endpoints,
             "ports": [{"name": null, "port": 80}, {"name": "any", "port": null}],
@@ -413,14 +415,14 @@ mod tests {
         let labels = json!({"kubernetes.io/service-name": "web"});
         let s = slice(
             "IPv4",
-            json!([
+            &json!([
                 {"addresses": ["10.0.0.1", "10.0.0.2"], "conditions": {"ready": null}},
                 {"addresses": ["10.0.0.3"], "conditions": {"ready": false, "terminating": true, "serving": true},
                  "nodeName": "n1", "targetRef": {"kind": "Pod", "name": "p"}, "hints": {"forZones": [{"name": "z"}]}},
                 {"addresses": ["10.0.0.4"], "conditions": {"ready": false}, "hints": {}},
                 {"addresses": []},
             ]),
-            labels.clone(),
+            &labels,
         );
         assert_eq!(s.service, Some(Name::new("default", "web")));
         assert_eq!(s.ports.len(), 1);
@@ -440,9 +442,9 @@ mod tests {
         );
         assert_eq!(s.endpoints[1].pod.as_deref(), Some("default/p"));
 
-        assert_eq!(slice("FQDN", json!([{"addresses": ["example.invalid"]}]), labels).endpoints.len(), 0);
+        assert_eq!(slice("FQDN", &json!([{"addresses": ["example.invalid"]}]), &labels).endpoints.len(), 0);
         let headless = json!({"kubernetes.io/service-name": "web", "service.kubernetes.io/headless": ""});
-        assert_eq!(slice("IPv4", json!([]), headless).service, None);
+        assert_eq!(slice("IPv4", &json!([]), &headless).service, None);
     }
 
     #[test]

@@ -98,12 +98,18 @@ fn kind(object: &Manifest) -> Option<Kind> {
     })
 }
 
-/// `Kind/name`, with the namespace before the name of what has one.
+/// `Kind/name`, with the namespace before the name of what has one. Empty where there is no kind.
 fn label(object: &Manifest) -> String {
-    match (&object.namespace, object.kind.as_str()) {
-        (_, "") => String::new(),
-        (Some(namespace), kind) if !object.name.is_empty() => format!("{kind}/{namespace}/{}", object.name),
-        (_, kind) => format!("{kind}/{}", object.name),
+    let (name, namespace) = (&object.name, object.namespace.as_deref());
+    let namespace = match kind(object) {
+        Some(Kind::Node | Kind::Policy(_)) => None,
+        Some(_) => namespace.or(Some("default")),
+        None => namespace,
+    };
+    match (object.kind.as_str(), namespace) {
+        ("", _) => String::new(),
+        (kind, Some(namespace)) => format!("{kind}/{namespace}/{name}"),
+        (kind, None) => format!("{kind}/{name}"),
     }
 }
 

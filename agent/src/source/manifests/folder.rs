@@ -131,6 +131,11 @@ impl Folder {
         self.files.insert(Arc::clone(name), file);
     }
 
+    /// Is something of the file known?
+    pub(super) fn holds(&self, name: &FileName) -> bool {
+        self.files.get(name).is_some_and(|file| !file.objects.is_empty())
+    }
+
     /// Has the folder been seen since the start?
     pub(super) fn seen(&self) -> bool {
         self.seen

@@ -531,7 +531,9 @@ impl Watcher {
     }
 
     fn fail(&mut self, name: &FileName, mut problem: Problem) {
-        problem.message.push_str(": what the file said before stays in force");
+        let kept =
+            if self.folder.holds(name) { "what the file said before stays" } else { "nothing of it is" };
+        problem.message.push_str(&format!(": {kept} in force"));
         self.folder.fail(name, problem);
     }
 
