@@ -90,7 +90,7 @@ fn demo(once: bool) -> Result<()> {
     if once {
         printed(&mut stage, &mut checks)?;
     } else {
-        live(&mut stage, &view)?;
+        live(&mut stage, &mut checks, &view)?;
     }
     drop(stage);
     drop(network);
@@ -157,18 +157,22 @@ fn printed(stage: &mut Stage<'_>, checks: &mut Checks) -> Result<()> {
 }
 
 /// The terminal UI, while traffic goes on and the local DNS cache comes and goes.
-fn live(stage: &mut Stage<'_>, view: &LiveView) -> Result<()> {
+fn live(stage: &mut Stage<'_>, checks: &mut Checks, view: &LiveView) -> Result<()> {
+    let plugin = built("kubectl-balancing")?;
     head("The live view");
     say(&format!(
         "Next comes `kubectl balancing top` on this node, with traffic going on. Things to look at:\n\
-         - node-local-dns redirects 100 queries a second, its limit; QOS-DROPS are the others, which went to CoreDNS.\n\
-         - Every {} seconds the local DNS cache is not Ready for {} seconds: its STATE becomes Fallback, its REDIRECTS\n\
-         \x20 stop, and the clients do not notice. Other policies go on.\n\
-         - Enter on a policy shows its frontends and backends; ? shows the keys; q leaves, and everything is removed.\n\n\
-         In another terminal:\n  kubectl-balancing explain policy node-local-dns --agent unix:{}\n\n\
+         - node-local-dns redirects 100 queries a second, its limit. QOS-DROPS are the others: they went\n\
+         \x20 to CoreDNS.\n\
+         - Every {} seconds the local DNS cache is not Ready for {} seconds: its STATE becomes Fallback,\n\
+         \x20 its redirects stop, and the clients do not notice. Other policies go on.\n\
+         - Enter on a policy shows its frontends and backends, ? the keys. q leaves, and everything is\n\
+         \x20 removed.\n\n\
+         In another terminal:\n  {} explain policy node-local-dns \\\n    --agent unix:{}\n\n\
          Press Enter.",
         READY.as_secs(),
         NOT_READY.as_secs(),
+        plugin.display(),
         stage.socket().display()
     ));
     io::stdin().lock().read_line(&mut String::new())?;
@@ -199,6 +203,7 @@ fn live(stage: &mut Stage<'_>, view: &LiveView) -> Result<()> {
     }
     head("What the clients saw meanwhile");
     say(&verdict::table(&answered));
+    checks.nobody_failed(&answered);
     Ok(())
 }
 

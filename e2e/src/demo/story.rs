@@ -14,30 +14,15 @@ use crate::{protocol::TrafficKind, run, wait};
 
 /// HTTP requests: dialled, who answers, why.
 const REQUESTS: [([u8; 4], u16, &str, &str); 9] = [
-    ([10, 96, 0, 80], 8080, "web-cache", "localredirect-service.yaml, first port"),
-    (
-        [10, 96, 0, 80],
-        80,
-        "web-cache",
-        "localredirect-service.yaml, second port, to the same port of the pod",
-    ),
-    ([10, 96, 0, 80], 9153, "web", "a port of the Service that no policy lists: the Service's own pod"),
-    ([169, 254, 0, 90], 8080, "web-cache", "localredirect-address.yaml: nobody has this address"),
-    ([169, 254, 0, 90], 80, "web-cache", "localredirect-address.yaml, second port"),
-    (
-        [169, 254, 0, 90],
-        81,
-        "error: No route to host (os error 113)",
-        "a port that the policy does not list: left alone",
-    ),
-    (
-        [10, 96, 0, 1],
-        443,
-        "api-proxy",
-        "localredirect-apiserver.yaml: the API server's Service, by the local proxy",
-    ),
-    ([10, 96, 0, 90], 80, "shop-cache", "localredirect-two-ports.yaml: to port 8080"),
-    ([10, 96, 0, 90], 443, "shop-cache", "localredirect-two-ports.yaml: to port 8443"),
+    ([10, 96, 0, 80], 8080, "web-cache", "policy test-service, first port"),
+    ([10, 96, 0, 80], 80, "web-cache", "policy test-service, second port"),
+    ([10, 96, 0, 80], 9153, "web", "a port not in the policy: the Service's own pod"),
+    ([169, 254, 0, 90], 8080, "web-cache", "policy test-addr: an address that nobody has"),
+    ([169, 254, 0, 90], 80, "web-cache", "policy test-addr, second port"),
+    ([169, 254, 0, 90], 81, "error: No route to host (os error 113)", "a port not in the policy: left alone"),
+    ([10, 96, 0, 1], 443, "api-proxy", "policy test: the API server, by the local proxy"),
+    ([10, 96, 0, 90], 80, "shop-cache", "policy shop: to port 8080"),
+    ([10, 96, 0, 90], 443, "shop-cache", "policy shop: to port 8443"),
 ];
 /// How long a change may take here.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -52,23 +37,20 @@ impl Story<'_, '_> {
     /// Tells it.
     pub(super) fn tell(&mut self) -> Result<()> {
         head("One connection at a time");
-        say("The client pod asks. Each line: what it dials, who answered, and why.");
+        say("What is dialled, who answered, and why. The policies are in examples/.");
         for (address, port, want, why) in REQUESTS {
             let to = SocketAddr::from((address, port));
             let who = self.stage.client()?.ask(TrafficKind::Http, to)?;
             self.line(&format!("http://{to}"), &who, want, why);
         }
-        self.dig(
-            "node-local cache",
-            "localredirect-node-local-dns.yaml: the cluster's DNS, by the cache of the node",
-        )?;
+        self.dig("node-local cache", "policy node-local-dns: by the node's own cache")?;
         self.resolve()?;
         self.fall_back()
     }
 
     fn line(&mut self, asked: &str, who: &str, want: &str, why: &str) {
         let shown = if who.starts_with("error") { "nobody" } else { who };
-        say(&format!("  {asked:<28} {shown:<18} {why}"));
+        say(&format!("  {asked:<26} {shown:<17} {why}"));
         self.checks.that(who == want, || format!("{asked} was answered by {who:?}, expected {want:?}"));
     }
 
@@ -86,7 +68,7 @@ impl Story<'_, '_> {
         let name = "shop.default.svc.cluster.local";
         let resolv = self.stage.scratch("resolv.conf", &format!("nameserver {}\n", DNS.ip()))?;
         let nss = self.stage.scratch("nsswitch.conf", "hosts: dns\n")?;
-        let why = "the cache asked CoreDNS at 10.96.0.10 too: it is not led to itself";
+        let why = "the cache asked CoreDNS, by the same 10.96.0.10";
         // A mount namespace of its own: the machine's files stay as they are.
         let script = r#"mount --bind "$1" /etc/resolv.conf && mount --bind "$2" /etc/nsswitch.conf && exec getent ahostsv4 "$3""#;
         for (who, mut command) in
@@ -104,12 +86,7 @@ impl Story<'_, '_> {
         head("The local pod goes, and comes back");
         let cache = self.stage.dns_cache()?;
         for (ready, state, want, why) in [
-            (
-                false,
-                PolicyState::Fallback,
-                "CoreDNS",
-                "its pod is not Ready: the Service's own pods, at once",
-            ),
+            (false, PolicyState::Fallback, "CoreDNS", "not Ready: the Service's own pods, at once"),
             (true, PolicyState::Programmed, "node-local cache", "Ready again"),
         ] {
             cache.set_ready(ready)?;

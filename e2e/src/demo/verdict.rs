@@ -122,6 +122,12 @@ impl Checks {
         !holds
     }
 
+    /// Every client got an answer. Tells whether one did not.
+    pub(super) fn nobody_failed(&mut self, answered: &[Answered]) -> bool {
+        let failures: Vec<_> = answered.iter().filter(|a| a.who.starts_with("error")).collect();
+        self.that(failures.is_empty(), || format!("clients failed: {failures:?}"))
+    }
+
     /// What `top` counted between two tables is what the clients saw in between. Tells whether something failed.
     pub(super) fn counters_agree(
         &mut self,
@@ -129,8 +135,7 @@ impl Checks {
         after: &Top<PolicyTopItem>,
         answered: &[Answered],
     ) -> bool {
-        let failures: Vec<_> = answered.iter().filter(|a| a.who.starts_with("error")).collect();
-        let mut failed = self.that(failures.is_empty(), || format!("clients failed: {failures:?}"));
+        let mut failed = self.nobody_failed(answered);
         let counts = |top: &Top<PolicyTopItem>| -> BTreeMap<String, (u64, u64)> {
             top.items.iter().map(|i| (i.policy.name.clone(), (i.redirects, i.qos_drops))).collect()
         };
