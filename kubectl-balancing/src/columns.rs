@@ -41,6 +41,8 @@ pub enum Cell {
     Count(u64),
     /// A limit; 0 is none and sorts last.
     Limit(u32),
+    /// A number that names something; 0 is none.
+    Id(u32),
     /// Per second; none where it is not known.
     Rate(Option<f64>),
     /// A part of 1; none where there is no whole.
@@ -55,7 +57,7 @@ impl Cell {
     }
 
     fn optional(text: Option<impl Into<String>>) -> Self {
-        text.map_or_else(|| Self::text(NONE), Self::text)
+        text.map_or_else(|| Self::text(""), Self::text)
     }
 
     /// For people; harmless to a terminal.
@@ -65,7 +67,8 @@ impl Cell {
             Self::Text(t) | Self::Ranked(_, t) if t.is_empty() => NONE.to_owned(),
             Self::Text(t) | Self::Ranked(_, t) => sanitise(t).into_owned(),
             Self::Count(n) => scaled_count(*n),
-            Self::Limit(0) => NONE.to_owned(),
+            Self::Limit(0) | Self::Id(0) => NONE.to_owned(),
+            Self::Id(n) => n.to_string(),
             Self::Limit(n) => scaled_count(u64::from(*n)),
             Self::Rate(Some(r)) => scaled(*r),
             Self::Share(Some(s)) => format!("{:.1}%", s * 100.0),
@@ -81,7 +84,7 @@ impl Cell {
         match self {
             Self::Text(t) | Self::Ranked(_, t) => sanitise(t).into_owned(),
             Self::Count(n) => n.to_string(),
-            Self::Limit(n) => n.to_string(),
+            Self::Limit(n) | Self::Id(n) => n.to_string(),
             Self::Rate(v) | Self::Share(v) => v.map(|v| v.to_string()).unwrap_or_default(),
             Self::Ratio(..) => self.shown(),
         }
@@ -92,6 +95,7 @@ impl Cell {
             (Self::Text(a), Self::Text(b)) => a.cmp(b),
             (Self::Ranked(a, s), Self::Ranked(b, t)) => a.cmp(b).then_with(|| s.cmp(t)),
             (Self::Count(a), Self::Count(b)) => a.cmp(b),
+            (Self::Id(a), Self::Id(b)) => a.cmp(b),
             (Self::Limit(a), Self::Limit(b)) => a.wrapping_sub(1).cmp(&b.wrapping_sub(1)),
             (Self::Rate(a), Self::Rate(b)) | (Self::Share(a), Self::Share(b)) => {
                 a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
@@ -371,9 +375,7 @@ impl Row for PolicyTopItem {
             )
             .wide()
             .number(),
-            column("id", "ID", "the policy's serviceId", |r: &PolicyTopItem| Cell::Count(u64::from(r.id)))
-                .wide()
-                .number(),
+            column("id", "ID", "the policy's serviceId", |r: &PolicyTopItem| Cell::Id(r.id)).wide().number(),
             column(
                 "redirectsTotal",
                 "REDIRECTS",

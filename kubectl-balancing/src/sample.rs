@@ -501,3 +501,137 @@ fn problems(node: &NodeSample) -> Vec<Problem> {
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::net::Protocol;
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::fixture::{World, backend, frontend, info, lr, policy_rung, service_rung, world};
+
+    fn node(world: &World) -> NodeSample {
+        NodeSample {
+            status: world.status.clone(),
+            frontends: world.programmed.clone(),
+            counters: world.counters.clone(),
+        }
+    }
+
+    fn sample(worlds: &[&World]) -> Sample {
+        let coverage = Coverage { fresh: worlds.len() as u32, ..Coverage::default() };
+        Sample { nodes: worlds.iter().map(|w| node(w)).collect(), coverage }
+    }
+
+    fn row<'a>(board: &'a Board, name: &str) -> &'a PolicyTopItem {
+        board.policies.iter().find(|r| r.policy.name == name).unwrap()
+    }
+
+    fn dns(world: &mut World) -> &mut PolicyCounters {
+        world.counters.policies.iter_mut().find(|c| c.policy.name == "node-local-dns").unwrap()
+    }
+
+    #[test]
+    fn rates_are_differences_over_the_agents_time() {
+        let before = world();
+        let mut after = world();
+        after.counters.taken_at += SignedDuration::from_millis(2500);
+        dns(&mut after).redirects += 50;
+        dns(&mut after).qos_drops += 5;
+        dns(&mut after).fallbacks.insert("AgentStale".to_owned(), 10);
+        let board = Board::new(sample(&[&after]), Some(&sample(&[&before])));
+        assert_eq!(board.interval, Some(2.5));
+        let rates = row(&board, "node-local-dns").rates.clone().unwrap();
+        assert_eq!((rates.redirects, rates.qos_drops, rates.fallbacks["AgentStale"]), (20.0, 2.0, 4.0));
+        assert_eq!(rates.fallbacks["ExemptCaller"], 0.0);
+        assert_eq!(row(&board, "node-local-dns").redirects, 48_050);
+    }
+
+    #[test]
+    fn a_counter_that_began_again_has_no_rate_for_one_tick() {
+        let before = world();
+        let mut after = world().later(1000);
+        dns(&mut after).redirects = 3;
+        let board = Board::new(sample(&[&after]), Some(&sample(&[&before])));
+        assert_eq!(row(&board, "node-local-dns").rates, None);
+        assert!(row(&board, "edge-proxy").rates.is_some());
+        let next = Board::new(sample(&[&after.later(1000)]), Some(&sample(&[&after])));
+        assert_eq!(row(&next, "node-local-dns").rates.as_ref().unwrap().redirects, 100.0);
+        // All of them began again.
+        let mut anew = world().later(1000);
+        anew.counters.since = anew.counters.taken_at;
+        let board = Board::new(sample(&[&anew]), Some(&sample(&[&before])));
+        assert_eq!(board.interval, None);
+        assert!(
+            board.policies.iter().all(|r| r.rates.is_none())
+                && board.backends.iter().all(|r| r.rates.is_none())
+        );
+    }
+
+    #[test]
+    fn what_never_counted_is_zero_and_what_is_new_began_at_zero() {
+        let mut before = world();
+        before.counters.policies.clear();
+        let after = world().later(1000);
+        let board = Board::new(sample(&[&after]), Some(&sample(&[&before])));
+        assert_eq!(row(&board, "node-local-dns").rates.as_ref().unwrap().redirects, 48_100.0);
+        assert_eq!(row(&board, "lost").rates, Some(PolicyRates::default()));
+        assert_eq!((row(&board, "lost").redirects, board.policies.len()), (0, 8));
+    }
+
+    #[test]
+    fn time_that_stands_still_makes_no_rate() {
+        let board = Board::new(sample(&[&world()]), Some(&sample(&[&world()])));
+        assert_eq!((board.interval, &row(&board, "edge-proxy").rates), (None, &None));
+    }
+
+    #[test]
+    fn many_nodes_add_up_and_the_worst_state_shows() {
+        let one = world();
+        let mut two = world();
+        two.status.node.name = "n2".to_owned();
+        let p = two.policy("node-local-dns");
+        (p.state, p.reason, p.message) = (PolicyState::Failed, "MapFull".to_owned(), "full".to_owned());
+        p.redirects_per_second = 50;
+        let before = sample(&[&one, &two]);
+        let board = Board::new(sample(&[&one.later(1000), &two.later(2000)]), Some(&before));
+        let row = row(&board, "node-local-dns");
+        assert_eq!((row.state, row.reason.as_str()), (PolicyState::Failed, "MapFull"));
+        assert_eq!(row.nodes, NodeCount { wanted: 2, programmed: 1 });
+        assert_eq!(row.redirects, 2 * 48_000 + 100 + 200);
+        assert_eq!(row.rates.as_ref().unwrap().redirects, 200.0);
+        assert_eq!((row.redirects_per_second, row.backends.wanted, row.frontends.len()), (50, 2, 2));
+        assert_eq!(board.sample.coverage.fresh, 2);
+    }
+
+    #[test]
+    fn where_connections_to_a_frontend_go() {
+        let to = frontend("10.0.0.1", 80, Protocol::Tcp);
+        let some = || vec![backend("10.0.0.2", 80, "", "")];
+        let redirect = |b| policy_rung(lr("x"), 0, b);
+        let service = |b| service_rung("a/b", "", b);
+        let state = |rungs, otherwise| frontend_state(&info(to, rungs, otherwise));
+        use FrontendState as S;
+        use Otherwise::{Refuse, Untouched};
+        assert_eq!(state(vec![redirect(some()), service(some())], Refuse), S::Redirected);
+        assert_eq!(state(vec![redirect(vec![]), service(some())], Refuse), S::Fallback);
+        assert_eq!(state(vec![redirect(vec![])], Untouched), S::Fallback);
+        assert_eq!(state(vec![redirect(vec![])], Refuse), S::Refused);
+        assert_eq!(state(vec![service(some())], Refuse), S::Service);
+        assert_eq!(state(vec![service(vec![])], Refuse), S::Refused);
+        assert_eq!(state(vec![service(vec![])], Untouched), S::Untouched);
+    }
+
+    #[test]
+    fn backends_of_one_owner_share_what_it_was_chosen() {
+        let board = Board::new(sample(&[&world()]), None);
+        let edge: Vec<_> =
+            board.backends.iter().filter(|b| b.owner == "BalancingPolicy/edge-proxy").collect();
+        assert_eq!(edge.iter().map(|b| b.share).collect::<Vec<_>>(), [Some(0.75), Some(0.25)]);
+        let mut gone = world();
+        gone.programmed.items.retain(|i| i.frontend.port != 9200);
+        let board = Board::new(sample(&[&gone]), None);
+        let left = board.backends.iter().find(|b| b.port == 9200).unwrap();
+        assert_eq!((left.state, left.selected), (BackendState::Removed, 40));
+    }
+}

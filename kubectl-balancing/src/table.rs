@@ -11,12 +11,33 @@ use crate::columns::{Column, Row, Shown, Tone};
 pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool) -> String {
     let columns: Vec<&Column<R>> =
         R::columns().iter().filter(|c| wide || c.meta.shown == Shown::Always).collect();
-    let header = columns.iter().map(|c| c.meta.header.to_owned()).collect();
-    let cells = rows.iter().map(|r| columns.iter().map(|c| (c.cell)(r).shown()).collect()).collect();
-    let plain = aligned(header, cells);
-    if !colour {
-        return plain;
+    let plain = plain(rows, &columns);
+    if colour { coloured(&plain, rows) } else { plain }
+}
+
+/// The same in lines of so many cells: columns of the highest priority leave until the others fit.
+#[must_use]
+pub fn narrow<R: Row>(rows: &[&R], colour: bool, cells: u16) -> String {
+    let mut columns: Vec<&Column<R>> =
+        R::columns().iter().filter(|c| c.meta.shown == Shown::Always).collect();
+    loop {
+        let plain = plain(rows, &columns);
+        let fits = plain.lines().all(|l| l.chars().count() <= usize::from(cells));
+        let leaves = columns.iter().enumerate().filter(|(_, c)| c.meta.priority > 0);
+        match leaves.max_by_key(|(i, c)| (c.meta.priority, *i)).map(|(i, _)| i) {
+            Some(i) if !fits => drop(columns.remove(i)),
+            _ if colour => return coloured(&plain, rows),
+            _ => return plain,
+        }
     }
+}
+
+fn plain<R: Row>(rows: &[&R], columns: &[&Column<R>]) -> String {
+    let header = columns.iter().map(|c| c.meta.header.to_owned()).collect();
+    aligned(header, rows.iter().map(|r| columns.iter().map(|c| (c.cell)(r).shown()).collect()).collect())
+}
+
+fn coloured<R: Row>(plain: &str, rows: &[&R]) -> String {
     let mut lines = plain.lines();
     let mut out = lines.next().unwrap_or_default().to_owned() + "\n";
     for (line, row) in lines.zip(rows) {
@@ -90,5 +111,66 @@ fn quoted(cell: &str) -> String {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {
         cell.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        fixture::world,
+        sample::{Board, NodeSample, Sample},
+    };
+
+    fn board() -> Board {
+        let sample = |w: crate::fixture::World| {
+            Sample::of_one(NodeSample { status: w.status, frontends: w.programmed, counters: w.counters })
+        };
+        Board::new(sample(world().later(1000)), Some(&sample(world())))
+    }
+
+    #[test]
+    fn tables() {
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        let board = board();
+        let policies: Vec<_> = board.policies.iter().collect();
+        settings.bind(|| {
+            insta::assert_snapshot!("top-once-policies", table(&policies, false, false));
+            insta::assert_snapshot!("top-once-policies-wide", table(&policies, true, false));
+            insta::assert_snapshot!("top-once-policies-narrow", narrow(&policies, false, 80));
+            let frontends: Vec<_> = board.frontends.iter().collect();
+            insta::assert_snapshot!("top-once-frontends", table(&frontends, false, false));
+            let backends: Vec<_> = board.backends.iter().collect();
+            insta::assert_snapshot!("top-once-backends", table(&backends, false, false));
+            insta::assert_snapshot!(
+                "top-once-backends-csv",
+                csv_header::<balancing_api::cli::BackendTopItem>() + &csv(&backends, "T")
+            );
+        });
+    }
+
+    #[test]
+    fn lines_have_no_blanks_at_their_ends_and_colour_changes_no_letter() {
+        let board = board();
+        let rows: Vec<_> = board.policies.iter().collect();
+        let plain = table(&rows, true, false);
+        assert!(plain.lines().all(|l| l == l.trim_end()));
+        let coloured = table(&rows, true, true);
+        let mut stripped = String::new();
+        let mut parts = coloured.split('\u{1b}');
+        stripped.push_str(parts.next().unwrap());
+        parts.for_each(|p| stripped.push_str(p.split_once('m').unwrap().1));
+        assert_eq!(stripped, plain);
+        assert_ne!(coloured, plain);
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it() {
+        assert_eq!(quoted("plain"), "plain");
+        assert_eq!(quoted("a,b"), "\"a,b\"");
+        assert_eq!(quoted("say \"x\""), "\"say \"\"x\"\"\"");
     }
 }

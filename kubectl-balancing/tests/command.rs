@@ -1,5 +1,7 @@
 //! The program as a script meets it: streams, exit status, formats, against an agent of canned documents.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 #[cfg(test)]
 mod fixture;
 #[cfg(test)]

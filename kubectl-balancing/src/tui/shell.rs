@@ -8,7 +8,7 @@ use std::{
 
 use crossterm::event::{Event, EventStream, KeyCode};
 use futures_util::StreamExt;
-use ratatui::{Terminal, backend::CrosstermBackend};
+use ratatui::{Terminal, backend::CrosstermBackend, layout::Rect};
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     client::{self, Client},
-    columns::Sort,
+    columns::{Row, Sort},
     sample::{Board, Sample},
     table,
     text::plural,
@@ -170,16 +170,23 @@ async fn interact(
                     input = EventStream::new();
                     let size = screen.size()?;
                     let _ = model.update(Msg::Resize(size.width, size.height));
-                    screen.clear()?;
+                    redraw(&mut screen)?;
                     dirty = true;
                 }
-                Effect::Redraw => screen.clear()?,
+                Effect::Redraw => redraw(&mut screen)?,
                 Effect::Interval(interval) => control.send_modify(|c| c.interval = interval),
                 Effect::Pause(paused) => control.send_modify(|c| c.paused = paused),
                 Effect::Refresh => control.send_modify(|c| c.refreshes += 1),
             }
         }
     }
+}
+
+/// Makes the next frame a whole one. `Terminal::clear` would ask the terminal for its cursor, and the answer would go to
+/// whoever reads the keys.
+fn redraw(screen: &mut Terminal<CrosstermBackend<io::Stdout>>) -> io::Result<()> {
+    let size = screen.size()?;
+    screen.resize(Rect::new(0, 0, size.width, size.height))
 }
 
 fn message(event: Event) -> Option<Msg> {
@@ -255,23 +262,15 @@ fn backoff(attempt: u32) -> Duration {
 /// What was on the screen last stays on the normal one.
 fn farewell(model: &Model, out: &mut dyn Write) -> io::Result<()> {
     let Some(board) = model.board.as_deref() else { return Ok(()) };
-    let order = model.table(model.what()).order.iter().copied();
+    let order = &model.table(model.what()).order;
+    fn text<R: Row>(model: &Model, rows: &[R], order: &[usize]) -> String {
+        let shown: Vec<&R> = order.iter().filter_map(|i| rows.get(*i)).take(LAST_ROWS).collect();
+        if shown.is_empty() { String::new() } else { table::narrow(&shown, model.colour, model.size.0) }
+    }
     let text = match model.what() {
-        What::Policies => table::table(
-            &order.filter_map(|i| board.policies.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
-            false,
-            model.colour,
-        ),
-        What::Frontends => table::table(
-            &order.filter_map(|i| board.frontends.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
-            false,
-            model.colour,
-        ),
-        What::Backends => table::table(
-            &order.filter_map(|i| board.backends.get(i)).take(LAST_ROWS).collect::<Vec<_>>(),
-            false,
-            model.colour,
-        ),
+        What::Policies => text(model, &board.policies, order),
+        What::Frontends => text(model, &board.frontends, order),
+        What::Backends => text(model, &board.backends, order),
     };
     writeln!(out, "{text}{}", last_totals(board))
 }
