@@ -166,10 +166,16 @@ fn owner(name: &str) -> Option<u32> {
     name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
 }
 
-/// Does the run of that process id still live? Another process that got its number does not have its name.
+/// Does the run of that process id still live? Another process that got its number does not have its name; one that was
+/// killed and that nobody has waited for is dead.
 fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/comm"))
-        .is_ok_and(|comm| comm.trim_end() == format!("{PREFIX}{pid}"))
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| says_alive(pid, &stat))
+}
+
+/// `PID (NAME) STATE ...`: is this the run of that process id, and no zombie?
+fn says_alive(pid: u32, stat: &str) -> bool {
+    let state = stat.strip_prefix(&format!("{pid} ({PREFIX}{pid}) ")).and_then(|rest| rest.chars().next());
+    state.is_some_and(|state| state != 'Z' && state != 'X')
 }
 
 fn remove(whose: impl Fn(u32) -> bool) {
@@ -247,6 +253,14 @@ fn remove_scratch(path: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_zombie_or_another_process_is_not_alive() {
+        assert!(says_alive(42, "42 (bal42) S 1 42"));
+        assert!(!says_alive(42, "42 (bal42) Z 1 42"));
+        assert!(!says_alive(42, "42 (bash) S 1 42"));
+        assert!(!says_alive(42, ""));
+    }
 
     #[test]
     fn only_our_names_have_an_owner() {
