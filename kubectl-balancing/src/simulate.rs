@@ -239,7 +239,7 @@ impl Maps for MemoryMaps<'_> {
 }
 
 /// Do two decisions send a flow the same way, for the same reasons? What the limit has left is not compared: it changes
-/// from one question to the next.
+/// from one question to the next. Nor are rungs without backends: whether they are named is up to who tells.
 #[must_use]
 pub fn agree(a: &Decision, b: &Decision) -> bool {
     let backends = |d: &Decision| {
@@ -247,7 +247,10 @@ pub fn agree(a: &Decision, b: &Decision) -> bool {
         all.sort_unstable();
         all
     };
+    let counts = |r: &&DecisionRung| {
+        ![rung_reason::NO_BACKEND, rung_reason::NO_LOCAL_BACKEND].contains(&r.reason.as_str())
+    };
     let rung = |r: &DecisionRung| (r.rung, r.policy.clone(), r.reason.clone());
-    let rungs = |d: &Decision| d.rungs.iter().map(rung).collect::<Vec<_>>();
+    let rungs = |d: &Decision| d.rungs.iter().filter(counts).map(rung).collect::<Vec<_>>();
     a.verdict == b.verdict && backends(a) == backends(b) && rungs(a) == rungs(b)
 }

@@ -259,13 +259,9 @@ impl Core {
                 _ => now,
             };
             if before.is_none_or(|old| (&old.status, &old.reason) != (&condition.status, &condition.reason)) {
-                tracing::info!(
-                    condition = condition.type_,
-                    status = condition.status,
-                    reason = condition.reason,
-                    message = condition.message,
-                    "condition"
-                );
+                let Condition { type_, status, reason, message, .. } = &condition;
+                let colon = if message.is_empty() { "" } else { ": " };
+                tracing::info!("{type_} is {status}, {reason}{colon}{message}");
             }
         }
         self.conditions = conditions;

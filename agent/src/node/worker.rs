@@ -18,6 +18,8 @@ use crate::{
 
 /// How often the lease is renewed, and the programs and maps are looked at.
 const TICK: Duration = Duration::from_secs(1);
+/// The maps are read back and compared with the desired state every so many ticks.
+const READ_BACK: u64 = 60;
 
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
@@ -75,6 +77,7 @@ pub(super) fn start(
         levels,
         attached: false,
         read_back: false,
+        ticks: 0,
         seen: Seen::default(),
         queue: VecDeque::new(),
     };
@@ -91,6 +94,7 @@ struct Worker {
     levels: Levels,
     attached: bool,
     read_back: bool,
+    ticks: u64,
     seen: Seen,
     queue: VecDeque<Message>,
 }
@@ -214,6 +218,10 @@ impl Worker {
             let programs =
                 if detached.is_empty() { Programs::Attached } else { Programs::Detached(detached) };
             self.shared.core().programs = programs;
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(READ_BACK) && self.read_back && !self.shared.core().is_waiting() {
+            self.read_back();
         }
         self.shared.core().update_conditions(self.shared.features.set_retval);
     }
