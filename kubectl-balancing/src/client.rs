@@ -15,7 +15,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{sample::NodeSample, text::sanitise};
+use crate::{
+    sample::{NodeSample, complete},
+    text::sanitise,
+};
 
 /// How long one question may take: an agent answers in milliseconds, and whoever waits longer should be told.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -233,8 +236,9 @@ impl Client {
 
     /// Everything that `top` shows of a node.
     pub async fn sample(&self) -> Result<NodeSample, Error> {
-        let (status, frontends, counters) =
+        let (status, mut frontends, counters) =
             tokio::try_join!(self.status(), self.frontends(View::Programmed), self.counters())?;
+        complete(&mut frontends, &status);
         Ok(NodeSample { status, frontends, counters })
     }
 

@@ -17,7 +17,7 @@ use balancing_api::{
         PolicyRates, PolicyTopItem,
     },
     net::{Frontend, Protocol},
-    policy::PolicyRef,
+    policy::{PolicyKind, PolicyRef},
 };
 use jiff::Timestamp;
 
@@ -303,6 +303,30 @@ fn add_policy_rates(sum: &mut PolicyRates, rates: PolicyRates) {
     sum.refusals += rates.refusals;
     for (reason, rate) in rates.fallbacks {
         *sum.fallbacks.entry(reason).or_default() += rate;
+    }
+}
+
+/// Puts in the rungs that an agent leaves out: those of policies that hold a frontend and have no backend for it. Who
+/// holds it is in the status.
+pub fn complete(list: &mut FrontendList, status: &NodeStatus) {
+    let holders: HashMap<Frontend, &PolicyStatus> =
+        status.policies.iter().flat_map(|p| p.frontends.iter().map(move |f| (*f, p))).collect();
+    for item in &mut list.items {
+        let Some(policy) = holders.get(&item.frontend) else { continue };
+        if item.rungs.iter().any(|r| r.rung != RungKind::Service) {
+            continue;
+        }
+        let redirect = policy.kind == PolicyKind::LocalRedirectPolicy;
+        let rung = RungInfo {
+            rung: if redirect { RungKind::Redirect } else { RungKind::Balance },
+            policy: Some(key(policy)),
+            redirects_per_second: redirect.then_some(policy.redirects_per_second),
+            service: None,
+            service_port: None,
+            affinity_seconds: None,
+            backends: Vec::new(),
+        };
+        item.rungs.insert(0, rung);
     }
 }
 
@@ -602,6 +626,18 @@ mod tests {
         assert_eq!(row.rates.as_ref().unwrap().redirects, 200.0);
         assert_eq!((row.redirects_per_second, row.backends.wanted, row.frontends.len()), (50, 2, 2));
         assert_eq!(board.sample.coverage.fresh, 2);
+    }
+
+    #[test]
+    fn rungs_that_the_agent_leaves_out_are_put_in() {
+        let world = world();
+        let mut list = world.programmed.clone();
+        for item in &mut list.items {
+            item.rungs.retain(|r| r.rung == RungKind::Service || !r.backends.is_empty());
+        }
+        assert_ne!(list, world.programmed);
+        complete(&mut list, &world.status);
+        assert_eq!(list, world.programmed);
     }
 
     #[test]

@@ -16,6 +16,7 @@ use owo_colors::OwoColorize;
 use super::{Error, Output, backend_cells, columns, field};
 use crate::{
     client::{Client, View},
+    sample::complete,
     simulate::{Flow, agree, simulate},
     text::{near, plural, sanitise},
 };
@@ -140,7 +141,8 @@ pub async fn run(
     out: &mut dyn Write,
     colour: bool,
 ) -> Result<bool, Error> {
-    let (status, desired) = tokio::try_join!(client.status(), client.frontends(View::Desired))?;
+    let (status, mut desired) = tokio::try_join!(client.status(), client.frontends(View::Desired))?;
+    complete(&mut desired, &status);
     let targets = targets(&args.to, &desired)?;
     let mut all = Vec::new();
     for to in targets {

@@ -22,7 +22,7 @@ use super::{Error, Output, backend_cells, columns, field};
 use crate::{
     client::{Client, View},
     columns::{Tone, policy_tone, state_word},
-    sample::{frontend_state, taking_rung},
+    sample::{complete, frontend_state, taking_rung},
     simulate::hooks,
     table::tone_colour,
     text::{NONE, age_at, list, near, plural, sanitise},
@@ -56,12 +56,14 @@ pub struct Facts<'a> {
 
 /// Asks the agent and prints the explanation.
 pub async fn run(args: &PolicyArgs, client: &Client, out: &mut dyn Write, colour: bool) -> Result<(), Error> {
-    let (status, programmed, desired, counters) = tokio::try_join!(
+    let (status, mut programmed, mut desired, counters) = tokio::try_join!(
         client.status(),
         client.frontends(View::Programmed),
         client.frontends(View::Desired),
         client.counters()
     )?;
+    complete(&mut programmed, &status);
+    complete(&mut desired, &status);
     let policies = find(&args.name, &status).map_err(Error::NotFound)?;
     let mut parts = Vec::new();
     for policy in policies {

@@ -256,6 +256,14 @@ fn decisions_agree_whatever_the_order_and_the_budget() {
     assert!(agree(&a, &b));
     b.backends.clear();
     assert!(!agree(&a, &b));
+    // A rung without backends may be named or not; one that was skipped for another reason may not.
+    let fallback = simulate(&world.desired, &world.status, &host("10.96.4.4", 9200, Protocol::Tcp));
+    let mut shorter = fallback.clone();
+    shorter.rungs.remove(0);
+    assert!(agree(&fallback, &shorter));
+    let mut exempt = fallback.clone();
+    exempt.rungs[0].reason = rung_reason::EXEMPT_CALLER.to_owned();
+    assert!(!agree(&exempt, &shorter));
 }
 
 fn connection_text(world: &World, flow: &Flow) -> String {
