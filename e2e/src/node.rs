@@ -22,6 +22,8 @@ use crate::{
 
 /// VIP of settling markers; nobody has it.
 const MARKER_VIP: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 254));
+/// Markers take the ports after this one.
+const MARKER_PORT: u16 = 20_000;
 /// File of settling markers: the last in byte order.
 const MARKER_FILE: &str = "zz-marker.json";
 /// How long a change may take to be in effect before a test fails. The promise is 100 ms; what is measured is not here.
@@ -236,19 +238,23 @@ impl<'n> TestNode<'n> {
         self.marker()
     }
 
-    fn marker(&mut self) -> Result<()> {
-        self.markers += 1;
-        let port = 20_000 + self.markers;
+    /// The pod and the policy of the marker that was written last.
+    #[must_use]
+    pub fn marker_objects(&self) -> Vec<Value> {
         let labels = json!({"e2e": "marker"});
         let pod = Pod::new("marker", &[self.network.v4("mark")]).labels(labels.clone()).on(&self.name);
-        let policy =
-            redirect("marker", Front::Address(MARKER_VIP), Some(&[&format!("{port}/TCP")]), &["8081/TCP"]);
+        let port = format!("{}/TCP", MARKER_PORT + self.markers);
+        let policy = redirect("marker", Front::Address(MARKER_VIP), Some(&[&port]), &["8081/TCP"]);
         let policy = manifests::with(policy, "/spec/backend/endpointSelector/matchLabels", labels);
-        let policy = manifests::with(policy, "/spec/qos/redirectsPerSecond", json!(0));
-        self.folder.write(MARKER_FILE, &[pod.object(), policy])?;
+        vec![pod.object(), manifests::with(policy, "/spec/qos/redirectsPerSecond", json!(0))]
+    }
+
+    fn marker(&mut self) -> Result<()> {
+        self.markers += 1;
+        self.folder.write(MARKER_FILE, &self.marker_objects())?;
         let there = SocketAddr::new(self.network.v4("mark"), 8081);
+        let to = SocketAddr::new(MARKER_VIP, MARKER_PORT + self.markers);
         let client = self.client_as("c2", "marker")?;
-        let to = SocketAddr::new(MARKER_VIP, port);
         let settled = wait::until(
             SETTLE,
             || format!("a redirect of {to} that was written to the folder"),

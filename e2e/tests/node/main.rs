@@ -9,6 +9,7 @@ mod exempt;
 mod fixtures;
 mod hostile;
 mod lifecycle;
+mod model;
 mod privileges;
 mod qos;
 mod redirect;
@@ -35,6 +36,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("churn", churn::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("exempt", exempt::TESTS),
+    ("model", model::TESTS),
     ("privileges", privileges::TESTS),
     ("hostile", hostile::TESTS),
 ];
