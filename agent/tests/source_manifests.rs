@@ -250,6 +250,23 @@ fn a_file_that_is_being_written_is_not_read() {
     bed.until("closed", |b| b.ip("a").as_deref() == Some("10.0.0.2"));
 }
 
+/// Some editors move the old file out of the way and write a new one.
+#[test]
+fn an_editor_that_moves_the_old_file_away() {
+    let mut bed = Bed::new(&[("a.yaml", &service("a", "10.0.0.1"))]);
+    for i in 2..12 {
+        let ip = format!("10.0.0.{i}");
+        fs::rename(bed.path("a.yaml"), bed.path("a.yaml~")).unwrap();
+        let mut file = File::create(bed.path("a.yaml")).unwrap();
+        // The pace of the editor.
+        std::thread::sleep(Duration::from_millis(10));
+        file.write_all(service("a", &ip).as_bytes()).unwrap();
+        drop(file);
+        bed.until("edited", |b| b.ip("a").as_ref() == Some(&ip));
+    }
+    assert_eq!(bed.removed, Vec::<String>::new());
+}
+
 #[test]
 fn what_is_no_manifest_is_left_alone() {
     let mut bed = Bed::new(&[]);
@@ -340,7 +357,9 @@ fn the_first_file_by_name_has_the_object() {
     bed.until("promoted", |b| b.ip("a").as_deref() == Some("10.0.0.3"));
     assert_eq!((bed.errors(), bed.removed.clone()), (vec![], vec![]));
     bed.put("1.yaml", &(service("b", "10.0.0.4") + "---\n" + &service("b", "10.0.0.5")));
-    bed.until("twice in one file", |b| b.error("1.yaml:10:1 Service/default/b: the same object stands above"));
+    bed.until("twice in one file", |b| {
+        b.error("1.yaml:10:1 Service/default/b: the same object stands above")
+    });
     assert_eq!(bed.ip("b").as_deref(), Some("10.0.0.4"));
 }
 

@@ -423,8 +423,8 @@ impl Policy {
 
     /// The record of a policy that breaks rules.
     #[must_use]
-    pub fn invalid(reference: PolicyRef, why: &str) -> Self {
-        Self { reference, id: 0, generation: 0, created: None, spec: Err(why.into()) }
+    pub fn invalid(reference: PolicyRef, generation: i64, why: &str) -> Self {
+        Self { reference, id: 0, generation, created: None, spec: Err(why.into()) }
     }
 
     /// The Service its matcher names, if it is valid and names one.

@@ -238,7 +238,8 @@ impl Reader<'_> {
             Some(policy) if blocking.is_empty() => Policy::valid(policy),
             _ => {
                 let all: Vec<String> = blocking.iter().map(ToString::to_string).collect();
-                Policy::invalid(PolicyRef::new(kind, object.name.as_str()), &all.join("; "))
+                let generation = object.value["metadata"]["generation"].as_i64().unwrap_or_default();
+                Policy::invalid(PolicyRef::new(kind, object.name.as_str()), generation, &all.join("; "))
             }
         }
     }

@@ -11,10 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     ffi::OsStr,
     fs, io,
-    os::{
-        fd::OwnedFd,
-        unix::fs::{FileTypeExt, MetadataExt},
-    },
+    os::{fd::OwnedFd, unix::fs::MetadataExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -163,6 +160,16 @@ struct Told {
     errors: Vec<SourceError>,
     unread: Vec<String>,
     skipped: usize,
+}
+
+/// What appeared under a new name.
+enum Created {
+    /// A file with all of its text.
+    Whole,
+    /// A file that is still to be written.
+    Begun,
+    /// Something else, or it is gone already.
+    Other,
 }
 
 struct Refill {
@@ -357,7 +364,17 @@ impl Watcher {
             self.writing.insert(name);
             return true;
         }
-        if mask.intersects(EventMask::CREATE | EventMask::ATTRIB) && !self.is_whole(&name, mask) {
+        if mask.contains(EventMask::CREATE) {
+            match self.created(&name) {
+                Created::Whole => {}
+                Created::Begun => {
+                    self.writing.insert(name);
+                    return true;
+                }
+                Created::Other => return false,
+            }
+        }
+        if mask.contains(EventMask::ATTRIB) && !self.is_new_version(&name) {
             return false;
         }
         if mask.intersects(
@@ -373,20 +390,21 @@ impl Watcher {
         true
     }
 
-    /// Can a file that was created, or whose attributes changed, be read? A new file that somebody is about to write
-    /// cannot: its closing is awaited.
-    fn is_whole(&self, name: &FileName, mask: EventMask) -> bool {
-        if mask.contains(EventMask::ATTRIB) {
-            // Only permission to read matters, for a file that could not be read.
-            return matches!(self.stamps.get(name), Some(known) if file::stamp(&self.path.join(&**name)) != *known)
-                && !self.writing.contains(name);
-        }
+    /// What was created? A new file that is empty will be written by somebody, whose closing it tells.
+    fn created(&self, name: &FileName) -> Created {
         match fs::symlink_metadata(self.path.join(&**name)) {
-            Ok(m) if m.file_type().is_symlink() => true,
-            Ok(m) if m.file_type().is_fifo() || m.is_dir() => false,
-            Ok(m) => m.nlink() > 1 || m.size() > 0,
-            Err(_) => false,
+            Ok(m) if m.is_symlink() => Created::Whole,
+            Ok(m) if m.is_file() && (m.nlink() > 1 || m.size() > 0) => Created::Whole,
+            Ok(m) if m.is_file() => Created::Begun,
+            _ => Created::Other,
         }
+    }
+
+    /// Is it another version than the one known? Permissions count: they may be why it could not be read.
+    fn is_new_version(&self, name: &FileName) -> bool {
+        let known = self.stamps.get(name);
+        !self.writing.contains(name)
+            && known.is_some_and(|known| *known != file::stamp(&self.path.join(&**name)))
     }
 
     // ------------------------------------------------------------ reading
