@@ -16,6 +16,7 @@ use balancing_api::{
         BackendState, BackendTopItem, Coverage, FrontendRates, FrontendState, FrontendTopItem, NodeCount,
         PolicyRates, PolicyTopItem,
     },
+    names::condition,
     net::{Frontend, Protocol},
     policy::{PolicyKind, PolicyRef},
 };
@@ -358,7 +359,7 @@ fn frontend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<FrontendTop
         let mut here = HashSet::new();
         for info in node.frontends.items.iter().filter(|i| here.insert(i.frontend)) {
             let backends = taking_rung(info).map_or(0, |r| r.backends.len() as u32);
-            let row = rows.entry(info.frontend).or_insert_with(|| frontend_row(info));
+            let row = rows.entry(info.frontend).or_insert_with(|| frontend_row(info, &node.status));
             row.backends += backends;
             row.state = row.state.min(frontend_state(info));
             let now = counted.get(&info.frontend).copied();
@@ -384,12 +385,21 @@ fn frontend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<FrontendTop
     rows.into_values().collect()
 }
 
-fn frontend_row(info: &FrontendInfo) -> FrontendTopItem {
+fn frontend_row(info: &FrontendInfo, status: &NodeStatus) -> FrontendTopItem {
+    let policy = info.rungs.iter().find_map(|r| r.policy.clone());
+    // A Service without endpoints has no rung that names it; the policy that matches it does.
+    let matched = || {
+        status
+            .policies
+            .iter()
+            .find(|p| p.frontends.contains(&info.frontend))
+            .and_then(|p| p.wanted.service.clone())
+    };
     FrontendTopItem {
         frontend: info.frontend,
         state: frontend_state(info),
-        policy: info.rungs.iter().find_map(|r| r.policy.clone()),
-        service: info.rungs.iter().find_map(|r| r.service.clone()),
+        policy,
+        service: info.rungs.iter().find_map(|r| r.service.clone()).or_else(matched),
         backends: 0,
         otherwise: info.otherwise,
         redirects: 0,
@@ -506,11 +516,12 @@ fn problems(node: &NodeSample) -> Vec<Problem> {
     let name = &status.node.name;
     let problem = |text: String| Problem { node: name.clone(), text };
     let mut found = Vec::new();
-    for c in status
-        .conditions
-        .iter()
-        .filter(|c| c.type_ != "Ready" && c.type_ != "ErrnoFidelity" && c.status != "True")
-    {
+    for c in status.conditions.iter().filter(|c| c.status != "True") {
+        // Ready repeats the others; what cannot be read follows one by one; EPERM instead of ECONNREFUSED is no fault.
+        let repeated = c.type_ == condition::SOURCES_SYNCED && !status.source_errors.is_empty();
+        if repeated || c.type_ == condition::READY || c.type_ == condition::ERRNO_FIDELITY {
+            continue;
+        }
         let colon = if c.message.is_empty() { "" } else { ": " };
         found.push(problem(format!("{} is {} ({}){colon}{}", c.type_, c.status, c.reason, c.message)));
     }

@@ -411,12 +411,24 @@ fn sources_fresh(policy: &PolicyStatus, status: &NodeStatus) -> Found {
             format!("kubectl balancing validate -f {}", e.file),
         );
     }
+    // What is wrong with another policy is no concern of this one.
+    let kinds = [PolicyKind::LocalRedirectPolicy, PolicyKind::BalancingPolicy];
+    let of_a_policy = |object: &str| kinds.iter().any(|k| object.split('/').next() == Some(k.as_str()));
+    let errors: Vec<_> = status.source_errors.iter().filter(|e| !of_a_policy(&e.object)).collect();
+    if let Some(first) = errors.first() {
+        let objects = plural(errors.len(), "object or file", "objects or files");
+        return warning(
+            format!("{objects} cannot be read; first {}:{}: {}", first.file, first.line, first.message),
+            "sources that are read completely: what is missing may be what this policy needs",
+            "kubectl balancing top --once",
+        );
+    }
     let synced = status.conditions.iter().find(|c| c.type_ == condition::SOURCES_SYNCED);
     match synced {
-        Some(c) if c.status != "True" => warning(
+        Some(c) if c.status != "True" && status.source_errors.is_empty() => warning(
             format!("{} ({}); the agent works on the last good state", c.message, c.reason),
             "sources that are read completely",
-            "see sourceErrors in the agent's /v1/status, and its log",
+            "look at the agent's log",
         ),
         _ => passed("the agent has read all of its sources"),
     }

@@ -156,6 +156,18 @@ fn file_that_cannot_be_read() {
 }
 
 #[test]
+fn files_that_cannot_be_read_concern_all_but_those_of_other_policies() {
+    let mut world = world();
+    world.condition("SourcesSynced", "False", "SourceErrors", "");
+    world.source_error("30.yaml", 7, "BalancingPolicy/other", "no");
+    assert_eq!(deciding(&explained(&world, "node-local-dns", Some(0))), None);
+    world.source_error("10.yaml", 9, "Pod/default/x", "status.podIPs[0].ip: 300.1.1.1 is no address");
+    let e = explained(&world, "node-local-dns", Some(0));
+    assert_eq!((e.effective, deciding(&e)), (Effective::Yes, Some("SourcesFresh")));
+    assert!(e.checks[4].observed.contains("1 object or file") && e.checks[4].observed.contains("10.yaml:9"));
+}
+
+#[test]
 fn nobody_has_dialled_yet() {
     let mut world = world();
     world.counters.policies.clear();
