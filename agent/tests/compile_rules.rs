@@ -310,6 +310,25 @@ fn settings_of_a_policy() {
     assert_eq!(settings(&bed, "l"), (5, vec![7]));
 }
 
+/// No cluster has them; a folder with a copied file has.
+#[test]
+fn two_pods_of_one_uid_are_both_exempt() {
+    let copy = pod("c1", "10.2.0.1", "n1", true);
+    let moved = copy.replace("namespace: default", "namespace: team");
+    let mut bed = Bed::new(&[NODE, &copy, &moved, &lrp("p", 0, VIP, TO_81, "")]);
+    let callers = |bed: &Bed| bed.compiler.settings().values().next().unwrap().callers.clone();
+    let removed = balancing_agent::snapshot::Name::new("team", "c1");
+    let dirty =
+        bed.snapshot.apply([ObjectChange::removed(balancing_agent::snapshot::ObjectKey::Pod(removed))]);
+    bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+    for cgroups in [vec![11], vec![], vec![12]] {
+        let mut dirty = Dirty::default();
+        bed.context.set_pod_cgroups("uid-c1".into(), cgroups.clone(), &mut dirty);
+        bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+        assert_eq!(callers(&bed), cgroups.into_iter().collect());
+    }
+}
+
 #[test]
 fn balancing_modes() {
     let policy = |mode: &str| {

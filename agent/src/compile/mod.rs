@@ -176,7 +176,7 @@ impl Compiler {
         if !dirty.nodes.is_empty() {
             affected.extend(self.policies.iter().filter(|(_, r)| r.depends_on_nodes).map(|(p, _)| p.clone()));
         }
-        let pods = dirty.cgroups.iter().filter_map(|uid| snapshot.pod_of_uid(uid));
+        let pods = dirty.cgroups.iter().flat_map(|uid| snapshot.pods_of_uid(uid));
         affected.extend(pods.filter_map(|pod| self.selected_by.get(&pod.name)).flatten().cloned());
         affected
     }

@@ -67,7 +67,8 @@ pub struct Snapshot {
     policies: BTreeMap<PolicyRef, Arc<Policy>>,
     slices_of: HashMap<Name, Vec<Name>>,
     pods_of: HashMap<Text, BTreeSet<Name>>,
-    pod_of_uid: HashMap<Text, Name>,
+    /// Of one uid there is one pod, but for copies in a folder.
+    pods_of_uid: HashMap<Text, Vec<Name>>,
     policies_of: HashMap<Name, BTreeSet<PolicyRef>>,
 }
 
@@ -144,8 +145,11 @@ impl Snapshot {
                     self.pods_of.remove(node);
                 }
             }
-            if self.pod_of_uid.get(&old.uid) == Some(&name) {
-                self.pod_of_uid.remove(&old.uid);
+            if let Some(all) = self.pods_of_uid.get_mut(&old.uid) {
+                all.retain(|pod| *pod != name);
+                if all.is_empty() {
+                    self.pods_of_uid.remove(&old.uid);
+                }
             }
         }
         if let Some(new) = new {
@@ -153,7 +157,7 @@ impl Snapshot {
                 self.pods_of.entry(Arc::clone(node)).or_default().insert(name.clone());
             }
             if !new.uid.is_empty() {
-                self.pod_of_uid.insert(Arc::clone(&new.uid), name.clone());
+                self.pods_of_uid.entry(Arc::clone(&new.uid)).or_default().push(name.clone());
             }
         }
         dirty.pods.insert(name);
@@ -229,10 +233,15 @@ impl Snapshot {
         self.pods_of.get(node).into_iter().flatten().filter_map(|name| self.pods.get(name))
     }
 
-    /// The pod with this uid: the one its cgroup is named by.
+    /// A pod with this uid: the one its cgroup is named by.
     #[must_use]
     pub fn pod_of_uid(&self, uid: &str) -> Option<&Arc<Pod>> {
-        self.pods.get(self.pod_of_uid.get(uid)?)
+        self.pods_of_uid(uid).next()
+    }
+
+    /// The pods with this uid: the one their cgroup is named by.
+    pub fn pods_of_uid(&self, uid: &str) -> impl Iterator<Item = &Arc<Pod>> {
+        self.pods_of_uid.get(uid).into_iter().flatten().filter_map(|name| self.pods.get(name))
     }
 
     /// A policy.
