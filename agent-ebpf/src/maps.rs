@@ -23,6 +23,8 @@ pub static FRONTENDS: HashMap<FrontendKey, u32, 65536> = HashMap::new();
 #[btf_map]
 pub static SLOTS: Array<Slot, 65536, MMAPABLE> = Array::new();
 #[btf_map]
+pub static SPARES: Array<Frontend, 4096, MMAPABLE> = Array::new();
+#[btf_map]
 pub static BACKENDS: Array<Backend, 131072, MMAPABLE> = Array::new();
 #[btf_map]
 pub static POLICIES: Array<Policy, 4096, MMAPABLE> = Array::new();
@@ -125,9 +127,12 @@ impl Maps for Kernel<'_> {
             let slot = SLOTS.get(number)?;
             if same(&slot.key.addr, &key.addr) && slot.key.meta == key.meta {
                 self.slot.set(number);
-                // SAFETY: as above. Read once: user space flips it with one store.
-                let active = unsafe { (&raw const slot.active).read_volatile() } & 1;
-                return Some(&slot.halves[active as usize]);
+                // SAFETY: as above. Read once: user space changes it with one store.
+                let active = unsafe { (&raw const slot.active).read_volatile() };
+                if active < SPARE {
+                    return Some(&slot.halves[active as usize]);
+                }
+                return SPARES.get(active - SPARE);
             }
         }
         None

@@ -126,20 +126,24 @@ pub struct Frontend {
 
 /// Element of the array `slots`: what the value of the map `frontends` names.
 ///
-/// User space fills the half that is not in use and flips `active` with one store (release). A half, a range of backends
-/// or a slot is used again only after a grace period: whoever read it is gone by then.
+/// User space fills the half that is not in use and changes `active` with one store (release). A half, a range of
+/// backends or a slot is used again only after a grace period: whoever read it is gone by then. A frontend that changes
+/// again within that time gets an element of the array `spares` instead of a half.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// Whose slot this is. An element of the hash may be reused while it is read, so a reader compares.
     pub key: FrontendKey,
-    /// The half in use: bit 0.
+    /// The half in use, 0 or 1; else [`SPARE`] and the index of an element of `spares`.
     pub active: u32,
     /// Zero.
     pub spare: u32,
     /// The halves.
     pub halves: [Frontend; 2],
 }
+
+/// [`Slot::active`] from here on names an element of the array `spares`.
+pub const SPARE: u32 = 2;
 
 /// Element of the array `policies`.
 #[repr(C)]

@@ -1,8 +1,8 @@
 //! The maps by name, with their shapes, and the sizes that a node needs.
 
 use balancing_datapath::{
-    AffinityKey, Backend, CallerKey, ConnectedRecord, FrontendCounters, FrontendKey, MoreUdpRecords, Policy,
-    PolicyCounters, Runtime, Slot, UdpRecords,
+    AffinityKey, Backend, CallerKey, ConnectedRecord, Frontend, FrontendCounters, FrontendKey,
+    MoreUdpRecords, Policy, PolicyCounters, Runtime, Slot, UdpRecords,
 };
 
 use super::sys::{MAP_TYPE_ARRAY, MAP_TYPE_HASH, MapShape};
@@ -22,6 +22,8 @@ pub(super) const POLICY_NAME_SIZE: u32 = 256;
 pub struct Sizes {
     /// Frontends.
     pub frontends: u32,
+    /// Ladders of frontends that change again within a grace period.
+    pub spares: u32,
     /// Backends over all rungs, twice those in use at the most while they are replaced.
     pub backends: u32,
     /// Policies.
@@ -45,6 +47,7 @@ impl Sizes {
         let stripes = cpus.clamp(1, 8).next_power_of_two().min(8);
         Self {
             frontends,
+            spares: 4096,
             backends,
             policies: 1024,
             callers: 8192,
@@ -101,6 +104,7 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             Carry::Never,
         ),
         array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
+        array("spares", "SPARES", size_of::<Frontend>(), sizes.spares, Carry::Never),
         array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends, Carry::Never),
         array(
             "frontend_counters",

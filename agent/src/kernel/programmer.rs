@@ -14,13 +14,13 @@ use balancing_api::{
 use balancing_datapath::{
     AFFINITY_SHIFT, Addr, Backend, CallerKey, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY,
     FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung,
-    SCOPE_ANY, addr_from_ip, ip_from_addr,
+    SCOPE_ANY, SPARE, addr_from_ip, ip_from_addr,
 };
 
 use super::{
     grace::{Epoch, Grace},
     memory::{Numbers, Ranges},
-    store::{Store, StoreError},
+    store::{Store, StoreError, ladder_of},
 };
 use crate::desired::{self, Changes, Ladder, Otherwise, PolicySettings, ServicePort};
 
@@ -110,10 +110,11 @@ type CounterKey = (Owner, Addr, u16, u8);
 #[derive(Debug)]
 struct Entry {
     slot: u32,
+    /// The place in use, as [`Slot::active`](balancing_datapath::Slot::active) names it.
     active: u32,
     value: Frontend,
-    /// After this epoch nobody reads the other half any more.
-    half_free: Epoch,
+    /// After these epochs nobody reads the halves any more that are not in use.
+    halves_free: [Epoch; 2],
     /// Found in the maps at the start, and not claimed by the desired state since.
     inherited: bool,
 }
@@ -137,6 +138,7 @@ impl PolicyEntry {
 enum Retired {
     Range { first: u32, count: u32 },
     Slot(u32),
+    Spare(u32),
     Counter(u32),
     Policy(u32),
 }
@@ -162,6 +164,9 @@ pub struct Programmer<S, C> {
     policies: HashMap<PolicyRef, PolicyEntry>,
     ranges: Ranges,
     slots: Numbers,
+    spares: Numbers,
+    /// Frontends whose ladder is in a spare: they move back to a half when one is free.
+    away: Vec<FrontendKey>,
     policy_numbers: Numbers,
     counter_numbers: Numbers,
     counters: HashMap<CounterKey, (u32, u32)>,
@@ -188,6 +193,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             policies: HashMap::new(),
             ranges: Ranges::new(limits.backends),
             slots: Numbers::new(0, limits.slots),
+            spares: Numbers::new(0, limits.spares),
+            away: Vec::new(),
             policy_numbers: Numbers::new(1, limits.policies),
             counter_numbers: Numbers::new(0, limits.backends),
             counters: HashMap::new(),
@@ -203,12 +210,12 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         };
         this.adopt_policies()?;
         // Readers may still be at what the agent before took away in its last moments.
-        let half_free = this.clock.next();
+        let free_after = this.clock.next();
         for (key, number) in this.store.frontends()? {
-            this.adopt_frontend(key, number, half_free)?;
+            this.adopt_frontend(key, number, free_after)?;
         }
         if !this.entries.is_empty() || !this.policies.is_empty() {
-            this.usable_after = half_free;
+            this.usable_after = free_after;
         }
         Ok(this)
     }
@@ -234,15 +241,25 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         Ok(())
     }
 
-    fn adopt_frontend(&mut self, key: FrontendKey, number: u32, half_free: Epoch) -> Result<(), StoreError> {
+    fn adopt_frontend(&mut self, key: FrontendKey, number: u32, free_after: Epoch) -> Result<(), StoreError> {
         let sound = number < self.store.limits().slots && self.slots.claim(number);
         let slot = sound.then(|| self.store.slot(number)).filter(|slot| slot.key == key);
         let Some(slot) = slot else {
             tracing::warn!(?key, number, "a frontend in the maps leads nowhere; removing it");
             return self.store.remove_frontend(&key);
         };
-        let active = slot.active & 1;
-        let mut value = slot.halves[active as usize];
+        let active = slot.active;
+        if let Some(spare) = active.checked_sub(SPARE)
+            && !self.spares.claim(spare)
+        {
+            tracing::warn!(?key, spare, "a frontend in the maps has no ladder; removing it");
+            self.slots.give(number);
+            return self.store.remove_frontend(&key);
+        }
+        if active >= SPARE {
+            self.away.push(key);
+        }
+        let mut value = ladder_of(&slot, |spare| self.store.spare(spare));
         for rung in [&mut value.policy_rung, &mut value.service_rung] {
             if rung.count != 0 && !self.ranges.claim(rung.first, rung.count) {
                 tracing::warn!(
@@ -262,7 +279,10 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 users.1 += 1;
             }
         }
-        self.entries.insert(key, Entry { slot: number, active, value, half_free, inherited: true });
+        self.entries.insert(
+            key,
+            Entry { slot: number, active, value, halves_free: [free_after; 2], inherited: true },
+        );
         Ok(())
     }
 
@@ -325,11 +345,30 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             match what {
                 Retired::Range { first, count } => self.ranges.give(first, count),
                 Retired::Slot(slot) => self.slots.give(slot),
+                Retired::Spare(spare) => self.spares.give(spare),
                 Retired::Counter(counter) => self.counter_numbers.give(counter),
                 Retired::Policy(index) => self.policy_numbers.give(index),
             }
         }
+        self.move_back();
         self.retry();
+    }
+
+    /// Moves ladders out of the spares, so that those are there for the next burst.
+    fn move_back(&mut self) {
+        let completed = self.clock.completed();
+        for key in std::mem::take(&mut self.away) {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            let Some(spare) = entry.active.checked_sub(SPARE) else { continue };
+            let Some(half) = (0..SPARE).find(|&half| entry.halves_free[half as usize] <= completed) else {
+                self.away.push(key);
+                continue;
+            };
+            self.store.fill(entry.slot, half, entry.value);
+            self.store.activate(entry.slot, half);
+            entry.active = half;
+            self.retire(Retired::Spare(spare));
+        }
     }
 
     /// Tries again what had to wait or failed.
@@ -348,7 +387,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     /// The epoch that has to pass next, if something waits for one.
     #[must_use]
     pub fn wanted_epoch(&self) -> Option<Epoch> {
-        let waiting = (!self.is_settled()).then(|| self.clock.next());
+        let waiting = (!self.is_settled() || !self.away.is_empty()).then(|| self.clock.next());
         let taken_over = (self.usable_after > self.clock.completed()).then_some(self.usable_after);
         let waiting = waiting.into_iter().chain(taken_over);
         self.retired.iter().map(|(epoch, _)| *epoch).chain(waiting).max()
@@ -641,7 +680,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             return Err(problem);
         }
         self.written.note("frontends", "insert");
-        let entry = Entry { slot, active: 0, value, half_free: 0, inherited: false };
+        let entry = Entry { slot, active: 0, value, halves_free: [0; 2], inherited: false };
         self.entries.insert(key, entry);
         Ok(())
     }
@@ -667,36 +706,76 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         if policy_same && service_same && *value == old {
             return Ok(());
         }
-        if entry.half_free > self.clock.completed() || !self.may_use() {
-            return Err(Problem::Later);
+        let Some(place) = self.free_place(entry) else { return Err(Problem::Later) };
+        if let Err(problem) = self.write_rungs(
+            key,
+            value,
+            (!policy_same).then_some(policy_wanted),
+            (!service_same).then_some(service_wanted),
+        ) {
+            self.give_place(place);
+            return Err(problem);
         }
-        if !policy_same {
-            value.policy_rung = self.write_rung(key, Owner::Policy(value.policy), policy_wanted)?;
-        }
-        if !service_same {
-            match self.write_rung(key, Owner::Service(value.affinity_group), service_wanted) {
-                Ok(rung) => value.service_rung = rung,
-                Err(problem) => {
-                    if !policy_same {
-                        self.retire_rung(key, Owner::Policy(value.policy), value.policy_rung);
-                    }
-                    return Err(problem);
-                }
-            }
-        }
-        let half = 1 - entry.active;
-        self.store.fill_half(entry.slot, half, *value);
-        self.store.activate(entry.slot, half);
+        self.store.fill(entry.slot, place, *value);
+        self.store.activate(entry.slot, place);
         self.written.note("frontends", "update");
-        entry.active = half;
+        // Asked after the change: a grace period that had begun before would not do.
+        match entry.active.checked_sub(SPARE) {
+            Some(spare) => self.retire(Retired::Spare(spare)),
+            None => entry.halves_free[entry.active as usize] = self.clock.next(),
+        }
+        if place >= SPARE {
+            self.away.push(*key);
+        }
+        entry.active = place;
         entry.value = *value;
-        // Asked after the flip: a grace period that had begun before would not do.
-        entry.half_free = self.clock.next();
         if !policy_same {
             self.retire_rung(key, Owner::Policy(old.policy), old.policy_rung);
         }
         if !service_same {
             self.retire_rung(key, Owner::Service(old.affinity_group), old.service_rung);
+        }
+        Ok(())
+    }
+
+    /// A place for the frontend's next ladder: a half, if its readers are gone, else a spare.
+    fn free_place(&mut self, entry: &Entry) -> Option<u32> {
+        if !self.may_use() {
+            return None;
+        }
+        let completed = self.clock.completed();
+        let half =
+            (0..SPARE).find(|&half| half != entry.active && entry.halves_free[half as usize] <= completed);
+        half.or_else(|| self.spares.take().map(|spare| SPARE + spare))
+    }
+
+    /// Gives back a place that was not used.
+    fn give_place(&mut self, place: u32) {
+        if let Some(spare) = place.checked_sub(SPARE) {
+            self.spares.give(spare);
+        }
+    }
+
+    /// Writes the rungs that are given anew; both or none.
+    fn write_rungs(
+        &mut self,
+        key: &FrontendKey,
+        value: &mut Frontend,
+        policy: Option<&[desired::Backend]>,
+        service: Option<&[desired::Backend]>,
+    ) -> Result<(), Problem> {
+        if let Some(wanted) = policy {
+            value.policy_rung = self.write_rung(key, Owner::Policy(value.policy), wanted)?;
+        }
+        let Some(wanted) = service else { return Ok(()) };
+        match self.write_rung(key, Owner::Service(value.affinity_group), wanted) {
+            Ok(rung) => value.service_rung = rung,
+            Err(problem) => {
+                if policy.is_some() {
+                    self.retire_rung(key, Owner::Policy(value.policy), value.policy_rung);
+                }
+                return Err(problem);
+            }
         }
         Ok(())
     }
@@ -711,6 +790,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         self.written.note("frontends", "delete");
         for (owner, rung) in rungs(&entry.value) {
             self.retire_rung(&key, owner, rung);
+        }
+        if let Some(spare) = entry.active.checked_sub(SPARE) {
+            self.retire(Retired::Spare(spare));
         }
         self.retire(Retired::Slot(entry.slot));
         Ok(())

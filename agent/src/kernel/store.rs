@@ -16,7 +16,7 @@ use aya::{
 };
 use balancing_api::policy::{PolicyKind, PolicyRef};
 use balancing_datapath::{
-    Backend, CallerKey, Frontend, FrontendCounters, FrontendKey, Policy, PolicyCounters, Runtime, Slot,
+    Backend, CallerKey, Frontend, FrontendCounters, FrontendKey, Policy, PolicyCounters, Runtime, SPARE, Slot,
 };
 
 use super::{
@@ -54,6 +54,8 @@ pub struct Limits {
     pub frontends: u32,
     /// Slots of frontends: more, since a removed one waits for its grace period.
     pub slots: u32,
+    /// Ladders of frontends that change again within a grace period.
+    pub spares: u32,
     /// Backends over all rungs, and counters of backends.
     pub backends: u32,
     /// Policies, with the unused index 0.
@@ -78,12 +80,14 @@ pub trait Store {
     fn slot(&self, slot: u32) -> Slot;
     /// Fills a slot that no program reads, its counters at zero.
     fn init_slot(&mut self, slot: u32, key: &FrontendKey, frontend: Frontend);
-    /// Fills the half that is not in use.
-    fn fill_half(&mut self, slot: u32, half: u32, frontend: Frontend);
-    /// Changes the flags of the half in use.
-    fn set_flags(&mut self, slot: u32, half: u32, flags: u32);
-    /// Makes a half the one in use, after all that was written before.
-    fn activate(&mut self, slot: u32, half: u32);
+    /// Reads a spare ladder.
+    fn spare(&self, index: u32) -> Frontend;
+    /// Fills a place of a slot that no program reads, named as [`Slot::active`] names it.
+    fn fill(&mut self, slot: u32, place: u32, frontend: Frontend);
+    /// Changes the flags of the ladder in use.
+    fn set_flags(&mut self, slot: u32, place: u32, flags: u32);
+    /// Makes a place the one in use, after all that was written before.
+    fn activate(&mut self, slot: u32, place: u32);
 
     /// Reads a backend.
     fn backend(&self, index: u32) -> Backend;
@@ -187,6 +191,7 @@ pub struct KernelStore {
     names: Hash<u32, NameValue>,
     policy_counters: Mutex<PerCpuArray<MapData, PolicyCounters>>,
     pub(super) slots: Mapped<Slot>,
+    pub(super) spares: Mapped<Frontend>,
     pub(super) backends: Mapped<Backend>,
     pub(super) policies: Mapped<Policy>,
     pub(super) frontend_counters: Mapped<FrontendCounters>,
@@ -223,6 +228,7 @@ impl KernelStore {
                 get("POLICY_COUNTERS")?.try_into().map_err(map_error("policy_counters", "open"))?,
             ),
             slots: mapped("slots", &get("SLOTS")?)?,
+            spares: mapped("spares", &get("SPARES")?)?,
             backends: mapped("backends", &get("BACKENDS")?)?,
             policies: mapped("policies", &get("POLICIES")?)?,
             frontend_counters: mapped("frontend_counters", &get("FRONTEND_COUNTERS")?)?,
@@ -267,6 +273,12 @@ impl KernelStore {
         let zero = PerCpuValues::try_from(vec![PolicyCounters::default(); cpus])
             .map_err(|source| StoreError::Open { map: "policy_counters", source })?;
         counters.set(index, zero, 0).map_err(map_error("policy_counters", "clear"))
+    }
+
+    /// The ladder in use of a slot.
+    pub(super) fn ladder(&self, slot: u32) -> Frontend {
+        let slot = self.slots.read(slot as usize);
+        ladder_of(&slot, |spare| self.spares.read(spare as usize))
     }
 
     /// Sum of a frontend's counters over the stripes.
@@ -354,6 +366,14 @@ impl KernelStore {
     }
 }
 
+/// The ladder in use of a slot, in one of its halves or in a spare.
+pub(super) fn ladder_of(slot: &Slot, spare: impl FnOnce(u32) -> Frontend) -> Frontend {
+    match slot.active.checked_sub(SPARE) {
+        Some(index) => spare(index),
+        None => slot.halves[slot.active as usize],
+    }
+}
+
 /// A change of [`Runtime`].
 #[derive(Clone, Copy, Debug)]
 pub enum RuntimeChange {
@@ -379,11 +399,16 @@ pub enum RuntimeChange {
     EventsReceived(u64),
 }
 
+const fn half_offset(half: u32) -> usize {
+    offset_of!(Slot, halves) + half as usize * size_of::<Frontend>()
+}
+
 impl Store for Arc<KernelStore> {
     fn limits(&self) -> Limits {
         Limits {
             frontends: self.sizes.frontends,
             slots: slots(&self.sizes),
+            spares: self.sizes.spares,
             backends: self.sizes.backends,
             policies: self.sizes.policies,
             callers: self.sizes.callers,
@@ -415,19 +440,28 @@ impl Store for Arc<KernelStore> {
         self.slots.write(slot as usize, Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2] });
     }
 
-    fn fill_half(&mut self, slot: u32, half: u32, frontend: Frontend) {
-        let offset = offset_of!(Slot, halves) + half as usize * size_of::<Frontend>();
-        self.slots.write_part(slot as usize, offset, frontend);
+    fn spare(&self, index: u32) -> Frontend {
+        self.spares.read(index as usize)
     }
 
-    fn set_flags(&mut self, slot: u32, half: u32, flags: u32) {
-        let offset =
-            offset_of!(Slot, halves) + half as usize * size_of::<Frontend>() + offset_of!(Frontend, flags);
-        self.slots.word32(slot as usize, offset).store(flags, Ordering::Release);
+    fn fill(&mut self, slot: u32, place: u32, frontend: Frontend) {
+        match place.checked_sub(SPARE) {
+            Some(spare) => self.spares.write(spare as usize, frontend),
+            None => self.slots.write_part(slot as usize, half_offset(place), frontend),
+        }
     }
 
-    fn activate(&mut self, slot: u32, half: u32) {
-        self.slots.word32(slot as usize, offset_of!(Slot, active)).store(half, Ordering::Release);
+    fn set_flags(&mut self, slot: u32, place: u32, flags: u32) {
+        let offset = offset_of!(Frontend, flags);
+        let word = match place.checked_sub(SPARE) {
+            Some(spare) => self.spares.word32(spare as usize, offset),
+            None => self.slots.word32(slot as usize, half_offset(place) + offset),
+        };
+        word.store(flags, Ordering::Release);
+    }
+
+    fn activate(&mut self, slot: u32, place: u32) {
+        self.slots.word32(slot as usize, offset_of!(Slot, active)).store(place, Ordering::Release);
     }
 
     fn backend(&self, index: u32) -> Backend {

@@ -109,7 +109,7 @@ impl View {
             .store
             .all_frontends()?
             .into_iter()
-            .filter_map(|(key, slot)| self.decode(&key, &self.value(slot), &names))
+            .filter_map(|(key, slot)| self.decode(&key, &self.store.ladder(slot), &names))
             .collect();
         all.sort_unstable_by_key(|f| f.frontend);
         Ok(all)
@@ -120,7 +120,7 @@ impl View {
         let _reading = self.store.reading();
         let key = key_of(frontend);
         let Some(slot) = self.store.slot_of(&key)? else { return Ok(None) };
-        Ok(self.decode(&key, &self.value(slot), &self.policies()?))
+        Ok(self.decode(&key, &self.store.ladder(slot), &self.policies()?))
     }
 
     /// Decides about a flow of a caller that is in these cgroups (its own and all above it).
@@ -128,7 +128,7 @@ impl View {
         let _reading = self.store.reading();
         let names = self.policies()?;
         let key = key_of(to);
-        let value = self.store.slot_of(&key)?.map(|slot| self.value(slot));
+        let value = self.store.slot_of(&key)?.map(|slot| self.store.ladder(slot));
         let live = Live { view: self, cgroups, value };
         let decision = decide(&live, &key);
         let rung = match (decision.map(|d| d.outcome), value) {
@@ -162,7 +162,7 @@ impl View {
         totals.policies.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (key, slot) in self.store.all_frontends()? {
             let Some(frontend) = frontend_of(&key) else { continue };
-            let value = self.value(slot);
+            let value = self.store.ladder(slot);
             let balance = value.flags & FRONTEND_BALANCE != 0;
             totals.frontends.push((frontend, balance, self.store.frontend_counters(slot)));
             let policy = names.get(&value.policy).cloned();
@@ -183,11 +183,6 @@ impl View {
         }
         totals.frontends.sort_unstable_by_key(|(frontend, ..)| *frontend);
         Ok(totals)
-    }
-
-    fn value(&self, slot: u32) -> datapath::Frontend {
-        let slot = self.store.slots.read(slot as usize);
-        slot.halves[(slot.active & 1) as usize]
     }
 
     fn records(&self, rung: Rung) -> Vec<Backend> {
