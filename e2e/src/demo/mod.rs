@@ -79,10 +79,10 @@ fn demo(once: bool) -> Result<()> {
     say(stage::MAP);
     let network = stage::network()?;
     let mut stage = Stage::new(&network)?;
-    say(&format!(
+    say(
         "The agent `balancing-agent run --manifests ...` is ready: it has read examples/ and programmed the kernel\n\
-         for the processes of one cgroup. Nothing else on this machine is affected."
-    ));
+         for the processes of one cgroup. Nothing else on this machine is affected.",
+    );
 
     let mut checks = Checks::default();
     Story { stage: &mut stage, checks: &mut checks }.tell()?;

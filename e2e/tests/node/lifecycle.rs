@@ -1,5 +1,7 @@
 //! The data path outlives the agent; a new agent takes over what is pinned; cleanup takes exactly what is the agent's.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     agent::Options,
@@ -7,6 +9,7 @@ use balancing_e2e::{
     network::Network,
     node::TestNode,
     protocol::{LoadSpec, Mode, Record, Until},
+    wait,
 };
 use serde_json::Value;
 
@@ -21,6 +24,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("another_map_layout_takes_over_under_load", another_map_layout_takes_over_under_load),
     ("another_map_size_takes_over_under_load", another_map_size_takes_over_under_load),
     ("an_empty_folder_at_the_start_removes_what_is_gone", an_empty_folder_at_the_start_removes_what_is_gone),
+    ("a_dead_agents_redirects_expire", a_dead_agents_redirects_expire),
     ("one_agent_a_bpffs_folder", one_agent_a_bpffs_folder),
     ("cleanup_removes_everything_and_nothing_else", cleanup_removes_everything_and_nothing_else),
 ];
@@ -180,6 +184,31 @@ fn an_empty_folder_at_the_start_removes_what_is_gone(network: &Network) -> Resul
     node.remove("10-objects.json")?;
     expect(&mut node, DEAD, tcp(at(WEB, 8080)))?;
     node.healthy()
+}
+
+/// Where a Service is beneath; where nothing is, the redirect stays.
+fn a_dead_agents_redirects_expire(network: &Network) -> Result<()> {
+    let options = Options { flags: vec!["--policy-lease".to_owned(), "3s".to_owned()], ..Options::default() };
+    let mut objects = bed::scenario(network);
+    objects.push(bed::vip_policy("vip", bed::VIP));
+    let mut node = TestNode::started_with(network, &objects, &options)?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    node.agent.kill9()?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080))).context("within its lease")?;
+    let flow = tcp(at(WEB, 8080));
+    let client = node.client("c1")?;
+    wait::until(
+        Duration::from_secs(10),
+        || "the Service, once the lease is over".to_owned(),
+        || Ok((network.label(&client.dial(flow)?) == "r1:80").then_some(())),
+    )?;
+    expect(&mut node, "r1:80", flow)?;
+    expect(&mut node, "l1:81", tcp(at(bed::VIP, 8080))).context("nothing is beneath")?;
+    node.agent.start(&options)?;
+    expect(&mut node, "l1:81", flow).context("the agent is back")?;
+    let fallbacks = node.api().policy_counters("lr-web")?.fallbacks;
+    ensure!(fallbacks.get("AgentStale").is_some_and(|n| *n >= 8), "{fallbacks:?}");
+    Ok(())
 }
 
 fn one_agent_a_bpffs_folder(network: &Network) -> Result<()> {

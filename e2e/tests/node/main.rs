@@ -10,6 +10,7 @@ mod fixtures;
 mod hostile;
 mod lifecycle;
 mod model;
+mod observe;
 mod privileges;
 mod qos;
 mod redirect;
@@ -37,6 +38,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("lifecycle", lifecycle::TESTS),
     ("exempt", exempt::TESTS),
     ("model", model::TESTS),
+    ("observe", observe::TESTS),
     ("privileges", privileges::TESTS),
     ("hostile", hostile::TESTS),
 ];

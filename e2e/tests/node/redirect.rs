@@ -1,5 +1,7 @@
 //! Who is redirected, and where to: the published examples, the last local pod, what may not be touched.
 
+use std::{collections::BTreeSet, net::IpAddr};
+
 use anyhow::{Context, Result, ensure};
 use balancing_api::{agent::PolicyState, names::reason};
 use balancing_e2e::{
@@ -31,6 +33,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_service_without_endpoints_refuses", a_service_without_endpoints_refuses),
     ("node_labels_apply_and_withdraw_a_policy", node_labels_apply_and_withdraw_a_policy),
     ("the_older_policy_wins_and_the_loser_takes_over", the_older_policy_wins_and_the_loser_takes_over),
+    ("session_affinity_holds_for_services_and_their_policies", session_affinity_holds),
     ("established_connections_stay", established_connections_stay),
     ("processes_outside_the_cgroup_are_left_alone", processes_outside_the_cgroup_are_left_alone),
 ];
@@ -289,6 +292,39 @@ fn the_older_policy_wins_and_the_loser_takes_over(network: &Network) -> Result<(
         node.api().policy("a-young")?
     );
     node.healthy()
+}
+
+/// A client keeps its backend while that is one, on the Service's rung and on the policy's that takes its place.
+fn session_affinity_holds(network: &Network) -> Result<()> {
+    let sticky = |endpoints: &[IpAddr]| -> Vec<Value> {
+        let mut objects = service("web", &[WEB], &["p1:8080->80/TCP", "dns:53/UDP"], endpoints);
+        objects[0] = with(objects[0].clone(), "/spec/sessionAffinity", json!("ClientIP"));
+        objects
+    };
+    let both = [network.v4("r1"), network.v4("r2")];
+    let mut node = TestNode::started(network, &sticky(&both))?;
+    let used = |node: &mut TestNode<'_>| -> Result<String> {
+        let outcomes = node.client("c1")?.dial_all(vec![tcp(at(WEB, 8080))], 40)?;
+        let seen: BTreeSet<_> = outcomes.iter().map(|o| network.label(o)).collect();
+        ensure!(seen.len() == 1, "one client was spread over {seen:?}");
+        Ok(seen.into_iter().next().unwrap_or_default())
+    };
+    let first = used(&mut node)?;
+    let left = both.into_iter().find(|ip| network.name(at(*ip, 80)) != first);
+    node.apply("10-objects.json", &sticky(left.as_slice()))?;
+    let second = used(&mut node)?;
+    ensure!(second != first, "{first} is gone and still used");
+    node.apply("10-objects.json", &sticky(&both))?;
+    ensure!(used(&mut node)? == second, "a backend that comes does not take clients away");
+
+    let mut objects = ["l1", "l2", "l3"].map(|name| bed::local_pod(network, name).object()).to_vec();
+    objects.push(bed::web_policy());
+    node.apply("20-policy.json", &objects)?;
+    let local = used(&mut node)?;
+    ensure!(local.starts_with('l'), "the policy's rung: {local}");
+    node.remove("20-policy.json")?;
+    ensure!(used(&mut node)? == second, "the Service's rung remembers");
+    Ok(())
 }
 
 fn established_connections_stay(network: &Network) -> Result<()> {
