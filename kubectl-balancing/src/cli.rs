@@ -25,8 +25,6 @@ const CLOSED_PIPE: u8 = 141;
 #[command(
     name = "kubectl-balancing",
     bin_name = "kubectl balancing",
-    version,
-    disable_version_flag = true,
     after_help = "Examples:
   kubectl balancing top                                   live view of all policies
   kubectl balancing top --once -o wide                    one table, with totals and reasons
@@ -181,7 +179,65 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.chain().filter_map(|e| e.downcast_ref::<io::Error>()).any(|e| e.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// Is this a live view: a terminal to draw on, and nothing that asks for printed output?
+/// Is this a live view: a terminal that can draw, and nothing that asks for printed output?
 fn live(args: &TopArgs) -> bool {
-    !args.once && args.count.is_none() && args.output.is_none() && io::stdout().is_terminal()
+    let draws = io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != *"dumb");
+    draws && !args.once && args.count.is_none() && args.output.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::snapshots;
+
+    #[test]
+    fn what_the_help_says() {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        snapshots().bind(|| {
+            insta::assert_snapshot!("top-usage-all", command.render_long_help().to_string());
+            for path in [&["top"][..], &["explain"], &["explain", "policy"], &["explain", "connection"]] {
+                let mut found = &mut command;
+                for name in path {
+                    found = found.find_subcommand_mut(name).unwrap();
+                }
+                let name =
+                    path.join("-").replacen("top", "top-usage", 1).replacen("explain", "explain-usage", 1);
+                insta::assert_snapshot!(name, found.clone().term_width(100).render_long_help().to_string());
+            }
+        });
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn wrong_usage_is_told() {
+        let status = |args: &[&str]| {
+            let all = ["kubectl-balancing"].iter().chain(args);
+            Cli::try_parse_from(all).map(|_| ()).map_err(|e| e.exit_code())
+        };
+        assert_eq!(status(&["top", "--once", "--agent", "unix:/x"]), Ok(()));
+        assert_eq!(status(&["--agent", "http://[::1]:80", "--color", "never", "top", "backends"]), Ok(()));
+        assert_eq!(status(&["top", "--sort-by", "-redirects", "--interval", "500ms", "-o", "csv"]), Ok(()));
+        for wrong in [
+            &["top", "pods"][..],
+            &["top", "--once", "--count", "2"],
+            &["top", "--count", "0"],
+            &["top", "--interval", "5"],
+            &["top", "--interval", "1ms"],
+            &["top", "--interval", "2h"],
+            &["top", "--interval", "-1s"],
+            &["top", "--interval", "nans"],
+            &["top", "-o", "xml"],
+            &["--agent", "ftp://x", "top"],
+            &["explain", "connection"],
+            &["explain", "connection", "--to", "x"],
+            &["explain", "policy"],
+        ] {
+            assert_eq!(status(wrong), Err(2), "{wrong:?}");
+        }
+    }
 }

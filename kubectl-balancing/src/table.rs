@@ -118,7 +118,7 @@ fn quoted(cell: &str) -> String {
 mod tests {
     use super::*;
     use crate::{
-        fixture::world,
+        fixture::{snapshots, world},
         sample::{Board, NodeSample, Sample},
     };
 
@@ -131,13 +131,9 @@ mod tests {
 
     #[test]
     fn tables() {
-        let mut settings = insta::Settings::clone_current();
-        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
-        settings.set_prepend_module_to_snapshot(false);
-        settings.set_omit_expression(true);
         let board = board();
         let policies: Vec<_> = board.policies.iter().collect();
-        settings.bind(|| {
+        snapshots().bind(|| {
             insta::assert_snapshot!("top-once-policies", table(&policies, false, false));
             insta::assert_snapshot!("top-once-policies-wide", table(&policies, true, false));
             insta::assert_snapshot!("top-once-policies-narrow", narrow(&policies, false, 80));

@@ -244,3 +244,71 @@ fn rendered<R: Row + Serialize>(
         }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        fixture::{World, snapshots, world},
+        sample::NodeSample,
+    };
+
+    fn args(line: &str) -> TopArgs {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Some(Command::Top(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn board() -> Board {
+        let sample = |w: World| {
+            Sample::of_one(NodeSample { status: w.status, frontends: w.programmed, counters: w.counters })
+        };
+        Board::new(sample(world().later(2000)), Some(&sample(world())))
+    }
+
+    /// The documents are a contract: a change of these snapshots is a change of it.
+    #[test]
+    fn documents() {
+        snapshots().bind(|| {
+            for (what, filter) in
+                [("policies", "node-local"), ("frontends", "53/udp"), ("backends", "192.0.2.10")]
+            {
+                let args = args(&format!("x top {what} --filter {filter} -o json"));
+                let text = render(&args, None, &board(), 0, false).unwrap();
+                insta::assert_snapshot!(format!("top-json-{what}"), text);
+            }
+        });
+    }
+
+    #[test]
+    fn every_format_is_what_it_says() {
+        let of =
+            |format: &str| render(&args(&format!("x top -o {format}")), None, &board(), 0, false).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&of("json")).unwrap();
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&of("jsonl")).unwrap(), json);
+        assert_eq!(serde_yaml::from_str::<serde_json::Value>(&of("yaml")).unwrap(), json);
+        assert_eq!(of("jsonl").lines().count(), 1);
+        let top: balancing_api::agent::Document<Top<PolicyTopItem>> =
+            serde_json::from_str(&of("json")).unwrap();
+        assert_eq!(top.body.items, board().policies);
+    }
+
+    #[test]
+    fn what_concerns_the_node_is_told_beside_the_table() {
+        let mut world = world();
+        world.condition("ProgramsAttached", "False", "Detached", "somebody\u{1b}[2J did it");
+        let sample = Sample::of_one(NodeSample {
+            status: world.status,
+            frontends: world.programmed,
+            counters: world.counters,
+        });
+        let mut told = Vec::new();
+        notes(&Board::new(sample, None), &args("x top"), &mut told).unwrap();
+        let told = String::from_utf8(told).unwrap();
+        assert_eq!(told, "warning: node n1: ProgramsAttached is False (Detached): somebody^[[2J did it\n");
+    }
+}

@@ -184,15 +184,12 @@ fn keys_and_sizes_and_a_good_end() {
     shell.wait(|s| s.contains("PAUSED"));
     shell.keys(&["q"]);
     let last = shell.wait(|s| s.contains("status 0"));
-    // The filtered table and the totals are on the normal screen, below the command, each row on one line.
+    // The filtered table and the totals are on the normal screen, each row on one line.
     assert!(
         last.lines().any(|l| l.starts_with("Programmed   node-local-dns") && l.contains("37.0")),
         "{last}"
     );
-    assert!(
-        last.contains("exec \"$PROGRAM\"") && last.contains("STATE") && last.contains("shadow-dns"),
-        "{last}"
-    );
+    assert!(last.contains("STATE") && last.contains("shadow-dns"), "{last}");
     assert!(last.contains("as of 2026-") && last.contains("8 policies"), "{last}");
     assert_eq!(shell.modes(), before);
 }
@@ -211,6 +208,10 @@ fn signals_and_a_panic_leave_the_terminal_as_it_was() {
         let last = shell.wait(|s| s.contains(status));
         assert!(last.contains("as of 2026-"), "{last}");
         assert_eq!(shell.modes(), before, "after SIG{name}");
+    }
+    if !cfg!(debug_assertions) {
+        // A release build cannot be asked to panic.
+        return;
     }
     shell.keys(&["export BALANCING_TEST_PANIC=1", "Enter"]);
     shell.start();

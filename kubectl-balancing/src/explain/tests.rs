@@ -2,7 +2,10 @@
 
 use balancing_api::{
     agent::{Caller, DecisionVerdict, Otherwise, QosState},
-    cli::{CheckStatus, ConnectionExplanation, Effective, PolicyExplanation},
+    cli::{
+        CheckStatus, ConnectionExplanation, DECISION, Effective, POLICY_EXPLANATION, PolicyExplanation,
+        document,
+    },
     names::rung_reason,
     net::Protocol,
 };
@@ -12,17 +15,9 @@ use super::{
     policy::{Facts, explain, text},
 };
 use crate::{
-    fixture::{World, backend, frontend, lr, policy_rung, world},
+    fixture::{World, backend, frontend, lr, policy_rung, snapshots, world},
     simulate::{Flow, agree, simulate},
 };
-
-fn snapshots() -> insta::Settings {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
-}
 
 fn explained(world: &World, name: &str, used: Option<u32>) -> PolicyExplanation {
     let policy = world.status.policies.iter().find(|p| p.name == name).unwrap();
@@ -174,6 +169,23 @@ fn nobody_has_dialled_yet() {
     let e = explained(&world, "node-local-dns", Some(0));
     assert_eq!((e.effective, deciding(&e)), (Effective::Yes, Some("TrafficSeen")));
     assert!(e.checks.last().unwrap().next.ends_with("--to 10.96.0.10:53/tcp"));
+}
+
+/// The documents are a contract: a change of these snapshots is a change of it.
+#[test]
+fn documents() {
+    let world = world();
+    let e = document(POLICY_EXPLANATION, explained(&world, "apiserver-cache", None));
+    let flow = host("10.96.0.10", 53, Protocol::Udp);
+    let live = simulate(&world.programmed, &world.status, &flow);
+    let c = ConnectionExplanation { to: flow.to, intended: live.clone(), live, differs: false };
+    snapshots().bind(|| {
+        insta::assert_snapshot!("explain-policy-json", serde_json::to_string_pretty(&e).unwrap());
+        insta::assert_snapshot!(
+            "explain-connection-json",
+            serde_json::to_string_pretty(&document(DECISION, c)).unwrap()
+        );
+    });
 }
 
 /// After the check that decides nothing is claimed.

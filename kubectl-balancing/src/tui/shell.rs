@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use crossterm::event::{Event, EventStream, KeyCode};
 use futures_util::StreamExt;
 use ratatui::{Terminal, backend::CrosstermBackend, layout::Rect};
@@ -72,7 +73,7 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, client: Client, colour: boo
     let (feed, heard) = watch::channel(Feed::Nothing);
     let mut poller = tokio::spawn(poll(client, told, feed));
     let end = {
-        let _guard = Guard::new()?;
+        let _guard = Guard::new().context("failed to take the terminal (--once prints without one)")?;
         interact(&mut model, &control, heard, &mut poller).await
     };
     poller.abort();
@@ -279,7 +280,7 @@ fn last_totals(board: &Board) -> String {
     let sum = |f: fn(&balancing_api::cli::PolicyTopItem) -> u64| board.policies.iter().map(f).sum::<u64>();
     format!(
         "as of {}: {}, {} redirects, {} balanced, {} QoS drops, {} fallbacks, {} refused",
-        board.sample.taken_at(),
+        board.sample.taken_at().strftime("%Y-%m-%dT%H:%M:%SZ"),
         plural(board.policies.len(), "policy", "policies"),
         sum(|p| p.redirects),
         sum(|p| p.balanced),

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     columns::RowId,
-    fixture::{World, bl, lr, world},
+    fixture::{World, bl, lr, snapshots, world},
     sample::{Board, NodeSample, Sample},
     top::What,
 };
@@ -77,14 +77,6 @@ fn screen(model: &Model) -> String {
     let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).unwrap();
     terminal.draw(|frame| view::view(model, frame)).unwrap();
     terminal.backend().to_string().lines().map(|l| l.trim_matches('"').trim_end().to_owned() + "\n").collect()
-}
-
-fn snapshots() -> insta::Settings {
-    let mut settings = insta::Settings::clone_current();
-    settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
-    settings.set_prepend_module_to_snapshot(false);
-    settings.set_omit_expression(true);
-    settings
 }
 
 /// The same situation on both sizes.

@@ -687,7 +687,10 @@ fn facts(board: &Board, row: &PolicyTopItem, status: &PolicyStatus) -> Vec<(&'st
         if exempt.pods > 0 {
             let inactive =
                 if exempt.active < exempt.pods { ": no cgroup was found for the others" } else { "" };
-            facts.push(("Exempt", format!("{} of {} backend pods{inactive}", exempt.active, exempt.pods)));
+            facts.push((
+                "Exempt",
+                format!("connections of {} of {} backend pods{inactive}", exempt.active, exempt.pods),
+            ));
         }
     }
     facts.push(("Totals", totals_of(board, row)));
