@@ -120,7 +120,7 @@ fn random_states_agree_with_the_model() {
     let world = World::default();
     let all = all_flows(&world);
     let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    for seed in 0..150 {
+    for seed in 0..100 {
         let state = objects(&mut Random::new(seed), &world);
         if difference(&world, &state, &all).is_some() {
             panic!("seed {seed}: {}", smallest(&world, state, &all));
@@ -133,7 +133,7 @@ fn random_states_agree_with_the_model() {
     }
     // The states are not all alike: each end comes, and none is rare.
     for end in ["Redirect", "Balance", "Service", "Untouched", "Refuse"] {
-        assert!(seen.get(end).is_some_and(|n| *n > 200), "{seen:?}");
+        assert!(seen.get(end).is_some_and(|n| *n > 150), "{seen:?}");
     }
 }
 
@@ -187,7 +187,7 @@ impl Kept {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
 
     #[test]
     fn change_by_change_is_all_at_once(seed: u64, mode in 0..3_usize, steps in 2..6_usize) {
