@@ -119,6 +119,15 @@ async fn interact(
     loop {
         let message = tokio::select! {
             biased;
+            // It ends by a panic alone. The terminal was given back then, so nothing may be drawn any more.
+            ended = &mut *poller => {
+                if let Err(error) = ended
+                    && let Ok(panic) = error.try_into_panic()
+                {
+                    std::panic::resume_unwind(panic);
+                }
+                return Ok(End::Left);
+            }
             _ = terminate.recv() => return Ok(End::Signal(15)),
             _ = hangup.recv() => return Ok(End::Signal(1)),
             _ = interrupt.recv() => return Ok(End::Left),
@@ -137,7 +146,9 @@ async fn interact(
                 None => return Ok(End::Signal(1)),
             },
             changed = feed.changed() => {
-                changed?;
+                if changed.is_err() {
+                    continue;
+                }
                 let latest = feed.borrow_and_update().clone();
                 match latest {
                     Feed::Nothing => continue,
@@ -147,11 +158,6 @@ async fn interact(
                         Msg::Lost { error: error.short(), attempt, retry_in: retry_in.as_secs_f64().ceil() as u64 }
                     }
                 }
-            }
-            ended = &mut *poller => {
-                // It ends only by a panic, which is told after the terminal is given back.
-                ended?;
-                return Ok(End::Left);
             }
             _ = second.tick(), if model.counts_seconds() => Msg::Second,
         };

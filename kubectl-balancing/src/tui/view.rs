@@ -1,5 +1,7 @@
 //! Draws the model. Pure: the same model gives the same screen.
 
+use std::collections::BTreeSet;
+
 use balancing_api::{
     agent::{PolicyStatus, RungKind},
     cli::{BackendState, FrontendState, FrontendTopItem, PolicyTopItem},
@@ -633,19 +635,23 @@ pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
     lines.push(Line::styled(format!(" {}", plural(frontends.len(), "FRONTEND", "FRONTENDS")), BOLD));
     lines.extend(rows_as_lines(model, &frontends, &["policy"]));
     let owner = policy.to_string();
-    let mut backends: Vec<_> = board.backends.iter().filter(|b| b.owner == owner).collect();
-    let own = backends.len();
-    let services: Vec<String> =
-        frontends.iter().filter_map(|f| f.service.as_ref()).map(|s| format!("Service/{s}")).collect();
-    backends.extend(board.backends.iter().filter(|b| services.contains(&b.owner)));
+    let own: Vec<_> = board.backends.iter().filter(|b| b.owner == owner).collect();
     lines.push(Line::default());
-    let beneath = match backends.len() - own {
-        0 => String::new(),
-        n => format!(", and {n} of the Service beneath"),
-    };
-    let title = format!(" {}{beneath}", plural(own, "BACKEND", "BACKENDS"));
-    lines.push(Line::styled(title, BOLD));
-    lines.extend(rows_as_lines(model, &backends, &[]));
+    lines.push(Line::styled(format!(" {}", plural(own.len(), "BACKEND", "BACKENDS")), BOLD));
+    lines.extend(rows_as_lines(model, &own, &["owner"]));
+    let services: BTreeSet<String> = frontends.iter().filter_map(|f| f.service.as_ref()).cloned().collect();
+    for service in services {
+        let owner = format!("Service/{service}");
+        let beneath: Vec<_> = board.backends.iter().filter(|b| b.owner == owner).collect();
+        lines.push(Line::default());
+        let title = format!(
+            " {} of the Service {}, beneath",
+            plural(beneath.len(), "endpoint", "endpoints"),
+            sanitise(&service)
+        );
+        lines.push(Line::styled(title, BOLD));
+        lines.extend(rows_as_lines(model, &beneath, &["owner"]));
+    }
     let unused: Vec<_> = status.wanted.pods.iter().filter(|p| !p.usable).collect();
     if !unused.is_empty() {
         lines.push(Line::default());
