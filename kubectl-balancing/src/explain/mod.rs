@@ -1,11 +1,14 @@
 //! `explain`: what a policy or a connection comes to on a node, and why.
 
+pub mod checks;
 pub mod connection;
 pub mod policy;
+pub mod policy_text;
 
 #[cfg(test)]
 mod tests;
 
+use balancing_api::cli::FrontendState;
 use clap::ValueEnum;
 
 /// `-o` of `explain`.
@@ -77,4 +80,16 @@ fn backend_cells(b: &balancing_api::agent::BackendInfo) -> Vec<String> {
         cells.push(format!("node {}", crate::text::sanitise(node)));
     }
     cells
+}
+
+/// What a state of a frontend means, in words.
+fn state_of_frontend(state: FrontendState) -> &'static str {
+    match state {
+        FrontendState::Refused => "refused: nothing serves it",
+        FrontendState::Fallback => "falls back",
+        FrontendState::Redirected => "redirected",
+        FrontendState::Balanced => "balanced",
+        FrontendState::Service => "served by the Service",
+        FrontendState::Untouched => "untouched",
+    }
 }

@@ -12,7 +12,8 @@ use balancing_api::{
 
 use super::{
     connection,
-    policy::{Facts, explain, text},
+    policy::{Facts, explain},
+    policy_text::text,
 };
 use crate::{
     fixture::{World, backend, frontend, lr, policy_rung, snapshots, world},

@@ -487,7 +487,7 @@ impl Model {
 
     /// Indices in the registry of the columns on the screen.
     fn sortable(&self, what: What) -> Vec<usize> {
-        let shown = super::view::visible_columns(self, what);
+        let shown = super::grid::visible_columns(self, what);
         let always: Vec<usize> = registry(what)
             .iter()
             .enumerate()
@@ -561,8 +561,8 @@ impl Model {
         let table = self.table_mut(what);
         table.widths.resize(metas.len(), 0);
         for (i, meta) in metas.iter().enumerate() {
-            let cells = rows.iter().filter_map(|r| r.cells.get(i)).map(|c| super::view::width(c));
-            let widest = cells.max().unwrap_or(0).min(meta.max).max(super::view::width(meta.header));
+            let cells = rows.iter().filter_map(|r| r.cells.get(i)).map(|c| super::fit::width(c));
+            let widest = cells.max().unwrap_or(0).min(meta.max).max(super::fit::width(meta.header));
             table.widths[i] = table.widths[i].max(widest);
         }
     }
@@ -574,7 +574,7 @@ impl Model {
             self.help = Some(scroll.min(most));
         }
         if matches!(self.screen, Screen::Policy { .. }) {
-            let most = super::view::policy_lines(self).len().saturating_sub(height);
+            let most = super::policy::policy_lines(self).len().saturating_sub(height);
             if let Screen::Policy { scroll, .. } = &mut self.screen {
                 *scroll = (*scroll).min(most);
             }

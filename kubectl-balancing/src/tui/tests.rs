@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend};
 
 use super::{
+    fit,
     model::{Effect, Link, Model, Msg, Screen},
     view,
 };
@@ -409,8 +410,8 @@ proptest! {
     #[test]
     fn cut_text_has_the_width_it_should(text in "\\PC{0,60}", cells in 0u16..80, right: bool, unicode: bool) {
         for ellipsis in [crate::columns::Ellipsis::Right, crate::columns::Ellipsis::Middle] {
-            let cut = view::fit(&text, cells, ellipsis, right, unicode);
-            prop_assert_eq!(view::width(&cut), cells, "{:?}", cut);
+            let cut = fit::fit(&text, cells, ellipsis, right, unicode);
+            prop_assert_eq!(fit::width(&cut), cells, "{:?}", cut);
         }
     }
 }
@@ -418,8 +419,8 @@ proptest! {
 #[test]
 fn long_text_is_cut_where_it_tells_least() {
     use crate::columns::Ellipsis;
-    assert_eq!(view::fit("10.96.0.10:53/UDP", 11, Ellipsis::Middle, false, true), "10.96…3/UDP");
-    assert_eq!(view::fit("10.96.0.10:53/UDP", 11, Ellipsis::Right, false, false), "10.96.0.10~");
-    assert_eq!(view::fit("漢字漢字", 5, Ellipsis::Right, false, true), "漢字…");
-    assert_eq!(view::fit("7", 3, Ellipsis::Right, true, true), "  7");
+    assert_eq!(fit::fit("10.96.0.10:53/UDP", 11, Ellipsis::Middle, false, true), "10.96…3/UDP");
+    assert_eq!(fit::fit("10.96.0.10:53/UDP", 11, Ellipsis::Right, false, false), "10.96.0.10~");
+    assert_eq!(fit::fit("漢字漢字", 5, Ellipsis::Right, false, true), "漢字…");
+    assert_eq!(fit::fit("7", 3, Ellipsis::Right, true, true), "  7");
 }

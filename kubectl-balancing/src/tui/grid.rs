@@ -1,0 +1,139 @@
+//! Rows and columns: which fit, how wide, and how a row is drawn.
+
+use ratatui::{
+    style::Modifier,
+    text::{Line, Span},
+};
+
+use super::{
+    fit::{fit, width},
+    model::{Model, ShownRow, metas},
+    style::{DIM, REVERSED, glyph, style},
+};
+use crate::{
+    columns::{Column, Ellipsis, Meta, Row, Shown},
+    text::NONE,
+    top::What,
+};
+
+/// Blanks between two columns.
+const GAP: u16 = 2;
+
+/// Room for the marker of the selected row and the glyph of the state.
+const MARGIN: u16 = 4;
+
+/// The columns that fit, as indices: those of the lowest priority leave first.
+#[must_use]
+pub fn visible_columns(model: &Model, what: What) -> Vec<usize> {
+    fitting(&metas(what), &model.table(what).widths, model.size.0)
+}
+
+fn fitting(metas: &[Meta], widths: &[u16], room: u16) -> Vec<usize> {
+    let width_of = |i: usize| widths.get(i).copied().unwrap_or(0).max(width(metas[i].header));
+    let mut columns: Vec<usize> = (0..metas.len()).collect();
+    loop {
+        let needed = MARGIN + columns.iter().map(|i| width_of(*i) + GAP).sum::<u16>();
+        let leaves = columns
+            .iter()
+            .copied()
+            .filter(|i| metas[*i].priority > 0)
+            .max_by_key(|i| (metas[*i].priority, *i));
+        match leaves {
+            Some(i) if needed.saturating_sub(GAP) > room => columns.retain(|c| *c != i),
+            _ => return columns,
+        }
+    }
+}
+
+/// Widths of these columns: as wide as their cells, the widest text column shorter where there is no room.
+pub(super) fn column_widths(model: &Model, what: What, metas: &[Meta], columns: &[usize]) -> Vec<u16> {
+    let table = model.table(what);
+    let mut widths: Vec<u16> = columns
+        .iter()
+        .map(|i| table.widths.get(*i).copied().unwrap_or(0).max(width(metas[*i].header)))
+        .collect();
+    let gaps = GAP * (columns.len() as u16).saturating_sub(1);
+    loop {
+        let needed = MARGIN + gaps + widths.iter().sum::<u16>();
+        let texts = columns.iter().enumerate().filter(|(_, c)| !metas[**c].number).map(|(i, _)| i);
+        match texts.max_by_key(|i| widths[*i]) {
+            Some(i) if needed > model.size.0 && widths[i] > 4 => {
+                widths[i] -= (needed - model.size.0).min(widths[i] - 4)
+            }
+            _ => return widths,
+        }
+    }
+}
+
+pub(super) fn row_line(
+    model: &Model,
+    row: &ShownRow,
+    metas: &[Meta],
+    columns: &[usize],
+    widths: &[u16],
+    dim: bool,
+) -> Line<'static> {
+    let marker = if row.selected { ">" } else { " " };
+    // On the selected row, and where nothing is fresh, one style; else the state alone is coloured.
+    let all = match (row.selected, dim) {
+        (true, _) => Some(REVERSED.add_modifier(Modifier::BOLD)),
+        (false, true) => Some(DIM),
+        (false, false) => None,
+    };
+    let plain = all.unwrap_or_default();
+    let toned = all.unwrap_or_else(|| style(model, row.tone));
+    let mut spans = vec![
+        Span::styled(format!(" {marker}"), plain),
+        Span::styled(format!("{} ", glyph(model, row.tone)), toned),
+    ];
+    for (n, (i, cells)) in columns.iter().zip(widths).enumerate() {
+        let meta = &metas[*i];
+        let text = row.cells.get(*i).map_or("", String::as_str);
+        // Where a rate is not known yet, the screen says so in one cell.
+        let text =
+            if text == crate::text::UNKNOWN { if model.unicode { "…" } else { "..." } } else { text };
+        let text = fit(text, *cells, meta.ellipsis, meta.number, model.unicode);
+        spans.push(Span::styled(text, if n == 0 { toned } else { plain }));
+        spans.push(Span::styled("  ", plain));
+    }
+    Line::from(spans)
+}
+
+/// A small table without selection, as wide as the screen.
+pub(super) fn rows_as_lines<R: Row>(model: &Model, rows: &[&R], without: &[&str]) -> Vec<Line<'static>> {
+    const MOST: usize = 500;
+    let columns: Vec<&Column<R>> = R::columns()
+        .iter()
+        .filter(|c| c.meta.shown == Shown::Always && !without.contains(&c.meta.key))
+        .collect();
+    if rows.is_empty() {
+        return vec![Line::raw(format!("    {NONE}"))];
+    }
+    let metas: Vec<Meta> = columns.iter().map(|c| c.meta).collect();
+    let cells: Vec<Vec<String>> =
+        rows.iter().take(MOST).map(|r| columns.iter().map(|c| (c.cell)(r).shown()).collect()).collect();
+    let widths: Vec<u16> = metas
+        .iter()
+        .enumerate()
+        .map(|(i, m)| cells.iter().map(|r| width(&r[i])).max().unwrap_or(0).min(m.max).max(width(m.header)))
+        .collect();
+    let shown = fitting(&metas, &widths, model.size.0);
+    let shown_widths: Vec<u16> = shown.iter().map(|i| widths[*i]).collect();
+    let mut header = vec![Span::raw("    ")];
+    for i in &shown {
+        header.push(Span::styled(
+            fit(metas[*i].header, widths[*i], Ellipsis::Right, metas[*i].number, model.unicode),
+            DIM,
+        ));
+        header.push(Span::raw("  "));
+    }
+    let mut lines = vec![Line::from(header)];
+    for (row, cells) in rows.iter().zip(cells) {
+        let shown_row = ShownRow { cells, tone: row.tone(), selected: false };
+        lines.push(row_line(model, &shown_row, &metas, &shown, &shown_widths, false));
+    }
+    if rows.len() > MOST {
+        lines.push(Line::raw(format!("    and {} more", rows.len() - MOST)));
+    }
+    lines
+}
