@@ -192,7 +192,7 @@ impl Client {
         }
     }
 
-    /// Lets very many unconnected UDP sockets, bound to the addresses in turn, send one datagram each.
+    /// Lets very many UDP sockets, bound to the addresses in turn and every other one connected, send one datagram each.
     ///
     /// # Errors
     /// The process is gone, or a socket cannot be opened.

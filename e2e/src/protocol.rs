@@ -151,7 +151,8 @@ pub enum Request {
         /// End it now.
         now: bool,
     },
-    /// Open that many unconnected UDP sockets bound to the given addresses in turn; each sends one datagram → `Many`.
+    /// Open that many UDP sockets bound to the given addresses in turn, every other one connected; each sends one
+    /// datagram → `Many`.
     ManySend {
         /// Where.
         to: SocketAddr,

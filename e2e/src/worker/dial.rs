@@ -114,7 +114,7 @@ pub(super) fn echo(s: &OwnedFd) -> Outcome {
     outcome
 }
 
-/// Very many unconnected UDP sockets that have asked and not yet read their answers.
+/// Very many UDP sockets, every other one connected, that have asked and not yet read their answers.
 pub(super) struct ManySockets {
     to: SocketAddr,
     sockets: Vec<OwnedFd>,
@@ -130,18 +130,26 @@ impl ManySockets {
                 .with_context(|| format!("failed to open socket {n}"))?;
             bind(&socket, &SocketAddr::new(*from, 0))
                 .with_context(|| format!("failed to bind socket {n}"))?;
-            if sendto(&socket, b"x", SendFlags::NOSIGNAL, &to).is_ok() {
-                many.seen.sent += 1;
-            }
+            let sent = if is_connected(n as usize) {
+                connect(&socket, &to).and_then(|()| send(&socket, b"x", SendFlags::NOSIGNAL))
+            } else {
+                sendto(&socket, b"x", SendFlags::NOSIGNAL, &to)
+            };
+            many.seen.sent += u32::from(sent.is_ok());
             many.sockets.push(socket);
         }
         let seen = many.seen;
         Ok((many, seen))
     }
 
+    /// Does `getpeername` of a connected socket show the address that was asked?
+    fn is_true_peer(&self, n: usize, socket: &OwnedFd) -> bool {
+        !is_connected(n) || getpeername(socket).is_ok_and(|peer| socket::plain(peer) == Some(self.to))
+    }
+
     /// Reads an answer on each.
     pub(super) fn receive(mut self) -> Many {
-        for socket in &self.sockets {
+        for (n, socket) in self.sockets.iter().enumerate() {
             // So many time-outs that waiting for the rest says nothing more.
             if self.seen.lost >= 40 {
                 self.seen.lost = self.seen.sent - self.seen.right - self.seen.wrong;
@@ -149,13 +157,20 @@ impl ManySockets {
             }
             let mut outcome = Outcome::default();
             match receive(socket, true, &mut outcome) {
-                Ok(()) if outcome.source == Some(self.to) => self.seen.right += 1,
+                Ok(()) if outcome.source == Some(self.to) && self.is_true_peer(n, socket) => {
+                    self.seen.right += 1
+                }
                 Ok(()) => self.seen.wrong += 1,
                 Err(_) => self.seen.lost += 1,
             }
         }
         self.seen
     }
+}
+
+/// Is that socket of many a connected one?
+fn is_connected(n: usize) -> bool {
+    n % 2 == 1
 }
 
 #[cfg(test)]

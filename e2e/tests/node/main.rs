@@ -5,6 +5,7 @@
 
 mod bed;
 mod churn;
+mod demo;
 mod exempt;
 mod fixtures;
 mod hostile;
@@ -25,6 +26,18 @@ use anyhow::{Context, Result};
 use balancing_e2e::{network::Network, run};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+/// The error of a test that cannot run on this machine: it counts as ignored.
+#[derive(Debug)]
+struct CannotRun(String);
+
+impl std::fmt::Display for CannotRun {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for CannotRun {}
+
 /// A test of the suite.
 type Test = fn(&Network) -> Result<()>;
 
@@ -41,6 +54,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("observe", observe::TESTS),
     ("privileges", privileges::TESTS),
     ("hostile", hostile::TESTS),
+    ("demo", demo::TESTS),
 ];
 
 fn main() -> ExitCode {
@@ -58,7 +72,7 @@ fn main() -> ExitCode {
             let (network, missing, test) = (network.clone(), missing.clone(), *test);
             trials.push(Trial::ignorable_test(format!("{theme}::{name}"), move || match missing {
                 Some(why) => Ok(Completion::ignored_with(why)),
-                None => run_one(&network, test).map(|()| Completion::Completed),
+                None => run_one(&network, test),
             }));
         }
     }
@@ -73,7 +87,7 @@ fn main() -> ExitCode {
     conclusion.exit_code()
 }
 
-fn run_one(network: &OnceLock<Network>, test: Test) -> Result<(), Failed> {
+fn run_one(network: &OnceLock<Network>, test: Test) -> Result<Completion, Failed> {
     let network = match network.get() {
         Some(network) => network,
         None => {
@@ -81,7 +95,13 @@ fn run_one(network: &OnceLock<Network>, test: Test) -> Result<(), Failed> {
             network.get_or_init(|| made)
         }
     };
-    test(network).map_err(|e| Failed::from(format!("{e:#}")))
+    match test(network) {
+        Ok(()) => Ok(Completion::Completed),
+        Err(e) => match e.downcast_ref::<CannotRun>() {
+            Some(why) => Ok(Completion::ignored_with(why)),
+            None => Err(Failed::from(format!("{e:#}"))),
+        },
+    }
 }
 
 fn make_network() -> Result<Network> {

@@ -162,7 +162,7 @@ fn a_hundred_thousand_udp_sockets_lose_no_record(network: &Network) -> Result<()
     node.settle()?;
     // As many processes as their limit of open files asks for.
     let limit = getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX);
-    let each = u32::try_from(limit.saturating_sub(100)).unwrap_or(u32::MAX).clamp(1000, SOCKETS);
+    let each = u32::try_from(limit.saturating_sub(100)).unwrap_or(u32::MAX).clamp(500, SOCKETS);
     let from: Vec<IpAddr> = (0..8).map(|i| farm(i).into()).collect();
     let cgroup = node.host_cgroup()?;
     let mut processes = Vec::new();
