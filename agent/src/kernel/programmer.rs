@@ -176,7 +176,11 @@ pub struct Programmer<S, C> {
     /// Policies that are not as they should be; without a failure where they wait for a grace period.
     failed_policies: BTreeMap<PolicyRef, (PolicySettings, Option<Failure>)>,
     held: BTreeMap<net::Frontend, Option<Ladder>>,
+    /// Policies that are gone from the desired state, while a ladder that could not be replaced still names them.
+    leaving: BTreeSet<PolicyRef>,
     caller_count: u32,
+    /// Callers were removed since policies were last tried again.
+    callers_left: bool,
     written: Written,
     /// After this epoch readers of what an earlier agent took away are gone: nothing is used before.
     usable_after: Epoch,
@@ -203,7 +207,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             failed: BTreeMap::new(),
             failed_policies: BTreeMap::new(),
             held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             caller_count: 0,
+            callers_left: false,
             written: Written::default(),
             usable_after: 0,
             store,
@@ -245,6 +251,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let sound = number < self.store.limits().slots && self.slots.claim(number);
         let slot = sound.then(|| self.store.slot(number)).filter(|slot| slot.key == key);
         let Some(slot) = slot else {
+            if sound {
+                self.slots.give(number);
+            }
             tracing::warn!(?key, number, "a frontend in the maps leads nowhere; removing it");
             return self.store.remove_frontend(&key);
         };
@@ -260,6 +269,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             self.away.push(key);
         }
         let mut value = ladder_of(&slot, |spare| self.store.spare(spare));
+        // Also where nothing names the index: another policy must not get it while this ladder has it.
+        self.policy_numbers.claim(value.policy);
         for rung in [&mut value.policy_rung, &mut value.service_rung] {
             if rung.count != 0 && !self.ranges.claim(rung.first, rung.count) {
                 tracing::warn!(
@@ -304,8 +315,19 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         for (policy, _) in go {
             if unread.is_none_or(|unread| (unread.policy)(&policy)) {
-                self.drop_policy(&policy);
+                self.drop_policy(policy);
             }
+        }
+        self.finish();
+    }
+
+    /// What became possible by changes that are done.
+    fn finish(&mut self) {
+        for policy in std::mem::take(&mut self.leaving) {
+            self.drop_policy(policy);
+        }
+        if std::mem::take(&mut self.callers_left) {
+            self.retry_policies();
         }
     }
 
@@ -331,8 +353,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         let gone: Vec<PolicyRef> = self.policies.keys().filter(|policy| !policies(policy)).cloned().collect();
         for policy in gone {
-            self.drop_policy(&policy);
+            self.drop_policy(policy);
         }
+        self.finish();
     }
 
     /// A grace period is over: what it set free may be used again, and what waited for it is tried again.
@@ -352,6 +375,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         self.move_back();
         self.retry();
+        self.finish();
     }
 
     /// Moves ladders out of the spares, so that those are there for the next burst.
@@ -373,14 +397,19 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     /// Tries again what had to wait or failed.
     fn retry(&mut self) {
+        self.retry_policies();
+        let waiting = std::mem::take(&mut self.waiting);
+        for (frontend, (ladder, failure)) in std::mem::take(&mut self.failed) {
+            self.attempt(frontend, ladder, Some(&failure));
+        }
+        for (frontend, ladder) in waiting {
+            self.attempt(frontend, ladder, None);
+        }
+    }
+
+    fn retry_policies(&mut self) {
         for (policy, (settings, _)) in std::mem::take(&mut self.failed_policies) {
             self.set_policy(policy, settings);
-        }
-        let again = std::mem::take(&mut self.waiting);
-        let failed =
-            std::mem::take(&mut self.failed).into_iter().map(|(frontend, (ladder, _))| (frontend, ladder));
-        for (frontend, ladder) in failed.chain(again) {
-            self.change(frontend, ladder, None);
         }
     }
 
@@ -435,6 +464,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     // ------------------------------------------------------------ policies
 
     fn set_policy(&mut self, policy: PolicyRef, settings: PolicySettings) {
+        self.leaving.remove(&policy);
         match self.try_set_policy(&policy, &settings) {
             Ok(()) => {
                 self.failed_policies.remove(&policy);
@@ -488,6 +518,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             self.written.note("callers", "delete");
             entry.callers.remove(&cgroup);
             self.caller_count -= 1;
+            self.callers_left = true;
         }
         for &cgroup in &settings.callers {
             if entry.callers.contains(&cgroup) {
@@ -523,9 +554,15 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
     }
 
-    fn drop_policy(&mut self, policy: &PolicyRef) {
-        self.failed_policies.remove(policy);
-        let Some(entry) = self.policies.remove(policy) else { return };
+    /// Removes a policy, or keeps all of it while a ladder names it: its limit and its callers go on being right.
+    fn drop_policy(&mut self, policy: PolicyRef) {
+        self.failed_policies.remove(&policy);
+        let Some(entry) = self.policies.remove(&policy) else { return };
+        if self.entries.values().any(|frontend| frontend.value.policy == entry.index) {
+            self.policies.insert(policy.clone(), entry);
+            self.leaving.insert(policy);
+            return;
+        }
         let gone = self.store.unname_policy(entry.index).and_then(|()| {
             entry.callers.iter().try_for_each(|&cgroup| {
                 self.store.remove_caller(&CallerKey { cgroup, class: entry.index, spare: 0 })
@@ -536,6 +573,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         self.written.note("policies", "delete");
         self.caller_count -= entry.callers.len() as u32;
+        self.callers_left |= !entry.callers.is_empty();
         self.retire(Retired::Policy(entry.index));
     }
 
@@ -551,6 +589,11 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             self.held.insert(frontend, ladder);
             return;
         }
+        self.attempt(frontend, ladder, before.as_ref());
+    }
+
+    /// Writes a frontend, or notes why it has to wait or cannot be. `before`: the failure that is known already.
+    fn attempt(&mut self, frontend: net::Frontend, ladder: Option<Ladder>, before: Option<&Failure>) {
         let result = match &ladder {
             Some(ladder) => self.put(&frontend, ladder),
             None => self.remove(&frontend),
@@ -561,7 +604,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 self.waiting.insert(frontend, ladder);
             }
             Err(Problem::Failed(failure)) => {
-                if before.as_ref() != Some(&failure) {
+                if before != Some(&failure) {
                     tracing::error!(%frontend, %failure, "failed to program a frontend; what was there is kept");
                 }
                 self.failed.insert(frontend, (ladder, failure));
@@ -672,9 +715,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 self.store.insert_frontend(&key, slot).map_err(Problem::from)
             });
         if let Err(problem) = written {
-            // No reader has seen any of it.
             for (owner, rung) in rungs(&value) {
-                self.retire_rung(&key, owner, rung);
+                self.discard_rung(&key, owner, rung);
             }
             self.slots.give(slot);
             return Err(problem);
@@ -772,7 +814,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             Ok(rung) => value.service_rung = rung,
             Err(problem) => {
                 if policy.is_some() {
-                    self.retire_rung(key, Owner::Policy(value.policy), value.policy_rung);
+                    self.discard_rung(key, Owner::Policy(value.policy), value.policy_rung);
                 }
                 return Err(problem);
             }
@@ -828,8 +870,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         for ((id, addr, port), index) in identified(wanted).into_iter().zip(first..) {
             let mut backend = Backend { addr, port, flags: 0, id, counter: 0, spare: 0 };
             let Some(counter) = self.use_counter(counter_key(owner, key, &backend)) else {
-                let done = Rung { first, count: index - first };
-                self.retire_counters(key, owner, done);
+                self.discard_counters(key, owner, Rung { first, count: index - first });
                 self.ranges.give(first, count);
                 return Err(self.full("backends", capacity));
             };
@@ -844,22 +885,41 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         if rung.count == 0 {
             return;
         }
-        self.retire_counters(key, owner, rung);
+        for counter in self.release_counters(key, owner, rung) {
+            self.retire(Retired::Counter(counter));
+        }
         self.retire(Retired::Range { first: rung.first, count: rung.count });
     }
 
-    fn retire_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+    /// Takes back a rung that was written and that no reader has seen: no grace period has to pass.
+    fn discard_rung(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+        if rung.count == 0 {
+            return;
+        }
+        self.discard_counters(key, owner, rung);
+        self.ranges.give(rung.first, rung.count);
+    }
+
+    fn discard_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+        for counter in self.release_counters(key, owner, rung) {
+            self.counter_numbers.give(counter);
+        }
+    }
+
+    /// The rung does not use its backends' counters any more; returns those that nothing else uses.
+    fn release_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) -> Vec<u32> {
+        let mut unused = Vec::new();
         for index in rung.first..rung.first + rung.count {
             let backend = self.store.backend(index);
             let counter_key = counter_key(owner, key, &backend);
             let Some((counter, users)) = self.counters.get_mut(&counter_key) else { continue };
             *users -= 1;
             if *users == 0 {
-                let counter = *counter;
+                unused.push(*counter);
                 self.counters.remove(&counter_key);
-                self.retire(Retired::Counter(counter));
             }
         }
+        unused
     }
 
     fn use_counter(&mut self, key: CounterKey) -> Option<u32> {

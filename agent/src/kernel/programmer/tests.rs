@@ -428,6 +428,83 @@ fn a_full_map_keeps_what_is_there_and_heals_when_there_is_room() {
 }
 
 #[test]
+fn a_full_map_does_not_keep_grace_periods_going() {
+    let mut bench = Bench::new(Limits { backends: 4, ..LIMITS });
+    bench.apply(settings(1, 0, &[]));
+    bench.apply(put(1, ladder(None, Some(&hosts([1])))));
+    bench.settle_all();
+    // The first of two rungs has room, the second has none: for a new frontend, and for one that is there.
+    let too_much = || ladder(Some((1, &hosts([2]))), Some(&hosts([3, 4, 5])));
+    bench.apply(put(2, too_much()));
+    bench.apply(put(1, too_much()));
+    bench.settle_all();
+    assert_eq!(bench.programmer.failures().count(), 2);
+    assert_eq!(bench.programmer.wanted_epoch(), None, "nothing that a reader has seen waits for one");
+    assert_eq!(bench.programmer.ranges.used(), 1);
+    bench.apply(put(1, ladder(Some((1, &hosts([2]))), Some(&hosts([3, 4])))));
+    bench.settle_all();
+    assert_eq!(bench.found()[&frontend(1)].service_backends, addresses(&hosts([3, 4])));
+}
+
+#[test]
+fn an_index_is_not_another_policys_while_a_frontend_still_has_it() {
+    let mut bench = Bench::new(Limits { backends: 4, ..LIMITS });
+    bench.apply(settings(1, 5, &[77]));
+    bench.apply(put(1, ladder(Some((1, &hosts([1, 2]))), None)));
+    bench.settle_all();
+    // The policy goes, and what takes its place finds no room: the frontend keeps what it has.
+    let gone = || vec![(policy(1), None)];
+    let too_much = || Some(ladder(None, Some(&hosts([3, 4, 5, 6]))));
+    bench.apply(Changes { frontends: vec![(frontend(1), too_much())], policies: gone() });
+    bench.settle_all();
+    assert_eq!(bench.found()[&frontend(1)].policy_backends, addresses(&hosts([1, 2])));
+    let kept = bench.memory.borrow().slots[0].halves[0].policy;
+    for turn in ["the same agent", "the next"] {
+        bench.apply(settings(2, 9, &[78]));
+        bench.settle_all();
+        assert_ne!(bench.programmer.policy_index(&policy(2)), Some(kept), "{turn}");
+        bench.apply(Changes { frontends: Vec::new(), policies: vec![(policy(2), None)] });
+        bench.settle_all();
+        bench.restart();
+        bench.programmer.settle(&|_| true, &|_| false);
+        bench.settle_all();
+    }
+    assert!(bench.memory.borrow().callers.iter().all(|key| (key.class, key.cgroup) == (kept, 77)));
+    // Once nothing has it, it is free.
+    bench.apply(Changes { frontends: vec![(frontend(1), None)], policies: Vec::new() });
+    bench.settle_all();
+    for n in 2..5 {
+        bench.apply(settings(n, 0, &[]));
+    }
+    assert_eq!(bench.programmer.policy_failures().count(), 0);
+}
+
+#[test]
+fn callers_find_room_as_soon_as_others_leave() {
+    let mut bench = Bench::new(Limits { callers: 2, ..LIMITS });
+    bench.apply(settings(1, 0, &[1, 2]));
+    bench.apply(settings(2, 0, &[3]));
+    let full = Failure::MapFull { map: "callers", capacity: 2 };
+    let failures: Vec<_> = bench.programmer.policy_failures().map(|(p, f)| (p.clone(), f.clone())).collect();
+    assert_eq!(failures, [(policy(2), full)]);
+    bench.apply(settings(1, 0, &[1]));
+    assert_eq!(bench.programmer.policy_failures().count(), 0);
+    let callers = |bench: &Bench| -> BTreeSet<u64> {
+        bench.memory.borrow().callers.iter().map(|key| key.cgroup).collect()
+    };
+    assert_eq!(callers(&bench), BTreeSet::from([1, 3]));
+    // In one batch, whichever comes first.
+    let both = |one, other| {
+        let Changes { policies: mut all, .. } = settings(1, 0, one);
+        all.extend(settings(2, 0, other).policies);
+        Changes { frontends: Vec::new(), policies: all }
+    };
+    bench.apply(both(&[1, 4], &[]));
+    assert_eq!(bench.programmer.policy_failures().count(), 0);
+    assert_eq!(callers(&bench), BTreeSet::from([1, 4]));
+}
+
+#[test]
 fn frontends_beyond_the_capacity_are_named() {
     let mut bench = Bench::new(LIMITS);
     for n in 0..8 {
