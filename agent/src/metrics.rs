@@ -46,6 +46,10 @@ pub struct Reading {
     pub events_received: u64,
     /// Events that found no room.
     pub events_lost: u64,
+    /// Translations of a UDP socket that had to make room for others of the same socket.
+    pub records_evicted: u64,
+    /// Translations for which the kernel had no memory: the client sees the backend's address.
+    pub records_failed: u64,
     /// Fill of the maps.
     pub maps: Vec<MapInfo>,
     /// Hooks with this agent's program attached.
@@ -212,6 +216,13 @@ impl Collector for Reading {
             [(vec![("result", "sent")], self.events_received), (vec![("result", "lost")], self.events_lost)];
         out.counters(metric::EVENTS, "Events of the data path", &events)?;
 
+        let evicted = [(Vec::new(), self.records_evicted)];
+        let help = "Translations of a UDP socket that had to make room for others of the same socket";
+        out.counters(metric::RECORDS_EVICTED, help, &evicted)?;
+        let failed = [(Vec::new(), self.records_failed)];
+        let help = "Translations for which there was no memory: the client sees the address of the backend";
+        out.counters(metric::RECORDS_FAILED, help, &failed)?;
+
         let entries = self.by_map(|m| m.entries);
         out.gauges(metric::MAP_ENTRIES, "Entries in use", &entries)?;
         let capacity = self.by_map(|m| m.capacity);
@@ -239,7 +250,7 @@ fn state_name(state: PolicyState) -> &'static str {
         PolicyState::Conflicted => "Conflicted",
         PolicyState::Invalid => "Invalid",
         PolicyState::Failed => "Failed",
-        PolicyState::Unknown => "Unknown",
+        PolicyState::Other(_) => "Other",
     }
 }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     names::AGENT_API_VERSION,
     net::{Frontend, Protocol},
+    open::open_enum,
     policy::{PolicyKind, PolicyRef},
 };
 
@@ -163,24 +164,22 @@ pub struct Condition {
     pub last_transition_time: Timestamp,
 }
 
-/// State of a policy on a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum PolicyState {
-    /// Its rung is in the maps.
-    Programmed,
-    /// Valid, but no usable backend here: the ladder goes on without it.
-    Fallback,
-    /// Its node selector leaves this node out.
-    NotSelected,
-    /// Another policy holds all of its frontends here.
-    Conflicted,
-    /// Its spec breaks a rule.
-    Invalid,
-    /// It should be programmed and is not.
-    Failed,
-    /// A state this reader does not know.
-    #[serde(other)]
-    Unknown,
+open_enum! {
+    /// State of a policy on a node.
+    pub enum PolicyState {
+        /// Its rung is in the maps.
+        Programmed = "Programmed",
+        /// Valid, but no usable backend here: the ladder goes on without it.
+        Fallback = "Fallback",
+        /// Its node selector leaves this node out.
+        NotSelected = "NotSelected",
+        /// Another policy holds all of its frontends here.
+        Conflicted = "Conflicted",
+        /// Its spec breaks a rule.
+        Invalid = "Invalid",
+        /// It should be programmed and is not.
+        Failed = "Failed",
+    }
 }
 
 /// A policy on a node.
@@ -324,26 +323,26 @@ pub struct FrontendInfo {
     pub otherwise: Otherwise,
 }
 
-/// What happens to a connection that no rung takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Otherwise {
-    /// It goes to the address that was dialled.
-    Untouched,
-    /// The client gets an error.
-    Refuse,
+open_enum! {
+    /// What happens to a connection that no rung takes.
+    pub enum Otherwise {
+        /// It goes to the address that was dialled.
+        Untouched = "untouched",
+        /// The client gets an error.
+        Refuse = "refuse",
+    }
 }
 
-/// Which rung of the ladder.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum RungKind {
-    /// A LocalRedirectPolicy.
-    Redirect,
-    /// A BalancingPolicy.
-    Balance,
-    /// A Service.
-    Service,
+open_enum! {
+    /// Which rung of the ladder.
+    pub enum RungKind {
+        /// A LocalRedirectPolicy.
+        Redirect = "redirect",
+        /// A BalancingPolicy.
+        Balance = "balance",
+        /// A Service.
+        Service = "service",
+    }
 }
 
 /// One step of the ladder.
@@ -507,20 +506,20 @@ pub struct Decision {
     pub hooks: Vec<String>,
 }
 
-/// What happens to a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DecisionVerdict {
-    /// To a local backend of a LocalRedirectPolicy.
-    Redirect,
-    /// To a backend of a BalancingPolicy.
-    Balance,
-    /// To an endpoint of the Service.
-    Service,
-    /// To the address that was dialled.
-    Untouched,
-    /// The client gets an error.
-    Refuse,
+open_enum! {
+    /// What happens to a flow.
+    pub enum DecisionVerdict {
+        /// To a local backend of a LocalRedirectPolicy.
+        Redirect = "redirect",
+        /// To a backend of a BalancingPolicy.
+        Balance = "balance",
+        /// To an endpoint of the Service.
+        Service = "service",
+        /// To the address that was dialled.
+        Untouched = "untouched",
+        /// The client gets an error.
+        Refuse = "refuse",
+    }
 }
 
 /// A rung as a flow met it.
@@ -587,24 +586,24 @@ pub struct Event {
     pub failure: Option<String>,
 }
 
-/// What an event reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum EventOutcome {
-    /// A LocalRedirectPolicy's backend.
-    Redirect,
-    /// A BalancingPolicy's backend.
-    Balance,
-    /// The Service's endpoint.
-    Service,
-    /// A redirect not made because the limit was reached.
-    QosDrop,
-    /// A policy's rung not taken for another reason.
-    Fallback,
-    /// The client got an error.
-    Refuse,
-    /// The data path could not do what it decided.
-    Failure,
+open_enum! {
+    /// What an event reports.
+    pub enum EventOutcome {
+        /// A LocalRedirectPolicy's backend.
+        Redirect = "redirect",
+        /// A BalancingPolicy's backend.
+        Balance = "balance",
+        /// The Service's endpoint.
+        Service = "service",
+        /// A redirect not made because the limit was reached.
+        QosDrop = "qosDrop",
+        /// A policy's rung not taken for another reason.
+        Fallback = "fallback",
+        /// The client got an error.
+        Refuse = "refuse",
+        /// The data path could not do what it decided.
+        Failure = "failure",
+    }
 }
 
 /// A process.

@@ -137,6 +137,8 @@ pub enum FrontendState {
     Refused,
     /// Its policy has no usable backend here and the next rung serves it, or nothing does and it is left untouched.
     Fallback,
+    /// A newer agent does something with it that this version has no word for.
+    Unknown,
     /// To a local backend of a LocalRedirectPolicy.
     Redirected,
     /// To a backend of a BalancingPolicy.

@@ -9,5 +9,6 @@ pub mod cli;
 pub mod manifest;
 pub mod names;
 pub mod net;
+pub mod open;
 pub mod policy;
 pub mod rules;

@@ -272,18 +272,10 @@ impl<R> Column<R> {
     }
 }
 
-/// What a policy's state is called where it is shown.
+/// What a policy's state is called where it is shown; harmless to a terminal.
 #[must_use]
-pub fn state_word(state: PolicyState) -> &'static str {
-    match state {
-        PolicyState::Programmed => "Programmed",
-        PolicyState::Fallback => "Fallback",
-        PolicyState::NotSelected => "NotSelected",
-        PolicyState::Conflicted => "Conflicted",
-        PolicyState::Invalid => "Invalid",
-        PolicyState::Failed => "Failed",
-        PolicyState::Unknown => UNKNOWN,
-    }
+pub fn state_word(state: PolicyState) -> String {
+    sanitise(state.as_str()).into_owned()
 }
 
 fn frontends_of(row: &PolicyTopItem) -> String {
@@ -301,7 +293,7 @@ impl Row for PolicyTopItem {
     fn columns() -> &'static [Column<Self>] {
         const COLUMNS: &[Column<PolicyTopItem>] = &[
             column("state", "STATE", "is the policy in force on this node?", |r: &PolicyTopItem| {
-                Cell::Ranked(severity(r.state), state_word(r.state).to_owned())
+                Cell::Ranked(severity(r.state), r.state.to_string())
             })
             .max(11)
             .end_cut(),
@@ -440,7 +432,7 @@ pub fn policy_tone(state: PolicyState) -> Tone {
     match state {
         PolicyState::Programmed => Tone::Good,
         PolicyState::NotSelected => Tone::Dim,
-        PolicyState::Fallback | PolicyState::Unknown => Tone::Warn,
+        PolicyState::Fallback | PolicyState::Other(_) => Tone::Warn,
         PolicyState::Conflicted | PolicyState::Invalid | PolicyState::Failed => Tone::Bad,
     }
 }
@@ -545,7 +537,7 @@ impl Row for FrontendTopItem {
                 "otherwise",
                 "OTHERWISE",
                 "what happens where no rung takes a connection",
-                |r: &FrontendTopItem| Cell::text(format!("{:?}", r.otherwise)),
+                |r: &FrontendTopItem| Cell::text(r.otherwise.as_str()),
             )
             .wide(),
         ];
@@ -559,7 +551,7 @@ impl Row for FrontendTopItem {
     fn tone(&self) -> Tone {
         match self.state {
             FrontendState::Redirected | FrontendState::Balanced => Tone::Good,
-            FrontendState::Fallback => Tone::Warn,
+            FrontendState::Fallback | FrontendState::Unknown => Tone::Warn,
             FrontendState::Refused => Tone::Bad,
             FrontendState::Service => Tone::Plain,
             FrontendState::Untouched => Tone::Dim,

@@ -103,7 +103,7 @@ pub fn severity(state: PolicyState) -> u8 {
         PolicyState::Invalid => 1,
         PolicyState::Conflicted => 2,
         PolicyState::Fallback => 3,
-        PolicyState::Unknown => 4,
+        PolicyState::Other(_) => 4,
         PolicyState::Programmed => 5,
         PolicyState::NotSelected => 6,
     }
@@ -344,10 +344,12 @@ pub fn frontend_state(frontend: &FrontendInfo) -> FrontendState {
     match (taking_rung(frontend).map(|r| r.rung), frontend.otherwise) {
         (Some(RungKind::Redirect), _) => FrontendState::Redirected,
         (Some(RungKind::Balance), _) => FrontendState::Balanced,
+        (Some(RungKind::Other(_)), _) => FrontendState::Unknown,
         (None, Otherwise::Refuse) => FrontendState::Refused,
         (_, _) if has_policy => FrontendState::Fallback,
         (Some(RungKind::Service), _) => FrontendState::Service,
         (None, Otherwise::Untouched) => FrontendState::Untouched,
+        (None, Otherwise::Other(_)) => FrontendState::Unknown,
     }
 }
 

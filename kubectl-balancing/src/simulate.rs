@@ -105,7 +105,7 @@ fn told(rung: &RungInfo, decided: &datapath::Decision) -> DecisionRung {
         (RungKind::Service, _) => rung_reason::NO_BACKEND,
         (_, PolicyReason::Taken) => rung_reason::TAKEN,
         (RungKind::Redirect, PolicyReason::NoBackend) => rung_reason::NO_LOCAL_BACKEND,
-        (RungKind::Balance, PolicyReason::NoBackend) => rung_reason::NO_BACKEND,
+        (_, PolicyReason::NoBackend) => rung_reason::NO_BACKEND,
         (_, PolicyReason::ExemptCaller) => rung_reason::EXEMPT_CALLER,
         (_, PolicyReason::AgentStale) => rung_reason::AGENT_STALE,
         (_, PolicyReason::QosLimit) => rung_reason::QOS_LIMIT,

@@ -233,6 +233,12 @@ pub fn verdict(d: &Decision) -> String {
         DecisionVerdict::Untouched => {
             "untouched: no rung takes it, the connection goes to the address dialled".to_owned()
         }
+        DecisionVerdict::Other(word) => {
+            format!(
+                "{}: the agent is newer than this program, which does not know the word",
+                sanitise(word.as_str())
+            )
+        }
     }
 }
 
@@ -318,11 +324,7 @@ fn decision(out: &mut String, d: &Decision) {
             .iter()
             .enumerate()
             .map(|(i, r)| {
-                let kind = match r.rung {
-                    RungKind::Redirect => "redirect",
-                    RungKind::Balance => "balance",
-                    RungKind::Service => "service",
-                };
+                let kind = sanitise(r.rung.as_str());
                 vec![
                     format!("{} {kind}", i + 1),
                     rung_owner(r),

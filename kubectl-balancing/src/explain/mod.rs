@@ -87,6 +87,7 @@ fn state_of_frontend(state: FrontendState) -> &'static str {
     match state {
         FrontendState::Refused => "refused: nothing serves it",
         FrontendState::Fallback => "falls back",
+        FrontendState::Unknown => "taken by a rung that this program does not know: the agent is newer",
         FrontendState::Redirected => "redirected",
         FrontendState::Balanced => "balanced",
         FrontendState::Service => "served by the Service",

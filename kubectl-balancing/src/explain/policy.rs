@@ -268,7 +268,7 @@ fn summary(
             )
         }
         (_, Some(check)) => check.observed.clone(),
-        (_, None) => message_or(policy, state_word(policy.state)),
+        (_, None) => message_or(policy, &state_word(policy.state)),
     }
 }
 

@@ -64,7 +64,7 @@ pub fn text(e: &PolicyExplanation, counters: &Counters, colour: bool) -> String 
     };
     field(&mut out, "Effective", &format!("{}: {}", paint(word, tone), sanitise(&e.summary)));
     let state = if e.reason == state_word(e.state) || e.reason.is_empty() {
-        state_word(e.state).to_owned()
+        state_word(e.state)
     } else {
         format!("{} ({})", state_word(e.state), sanitise(&e.reason))
     };
@@ -112,7 +112,7 @@ fn ladder_text(e: &PolicyExplanation) -> String {
     };
     let mut rows: Vec<Vec<String>> = Vec::new();
     for (i, r) in ladder.rungs.iter().enumerate() {
-        let kind = format!("{:?}", r.rung).to_lowercase();
+        let kind = sanitise(r.rung.as_str()).into_owned();
         let who = match (&r.policy, &r.service) {
             (Some(p), _) if *p == e.policy => "this policy".to_owned(),
             (Some(p), _) => sanitise(&p.to_string()).into_owned(),
@@ -121,7 +121,7 @@ fn ladder_text(e: &PolicyExplanation) -> String {
         };
         rows.push(vec![format!("{} {kind}", i + 1), who, plural(r.backends.len(), "backend", "backends")]);
     }
-    rows.push(vec!["otherwise".to_owned(), format!("{:?}", ladder.otherwise).to_lowercase()]);
+    rows.push(vec!["otherwise".to_owned(), sanitise(ladder.otherwise.as_str()).into_owned()]);
     let mut text = columns(&rows);
     if e.ladder.len() > 1 {
         text.push_str(&format!("(of {}; -o json has all {})\n", ladder.frontend, e.ladder.len()));

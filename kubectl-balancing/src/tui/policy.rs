@@ -240,6 +240,6 @@ fn ladder(board: &Board, row: &PolicyTopItem) -> Option<String> {
         };
         format!("{who} ({})", plural(r.backends.len(), "backend", "backends"))
     });
-    let steps: Vec<String> = rungs.chain([format!("{:?}", item.otherwise).to_lowercase()]).collect();
+    let steps: Vec<String> = rungs.chain([sanitise(item.otherwise.as_str()).into_owned()]).collect();
     Some(steps.join(", then "))
 }
