@@ -296,10 +296,10 @@ impl<'n> TestNode<'n> {
 impl Drop for TestNode<'_> {
     fn drop(&mut self) {
         self.clients.clear();
-        if let Ok(keep) = std::env::var("BALANCING_E2E_KEEP")
-            && std::thread::panicking()
-        {
-            self.agent.save_log(Path::new(&keep)).ok();
+        if let Some(folder) = std::env::var_os("BALANCING_E2E_KEEP") {
+            let name = self.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // A node whose agent was never started has no log.
+            self.agent.save_log(&Path::new(&folder).join(name + ".log")).ok();
         }
         // The agent goes before its pins, else it could make new ones.
         self.agent.kill9().ok();

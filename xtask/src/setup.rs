@@ -1,6 +1,9 @@
 //! `cargo xtask setup`: brings a fresh Debian or Ubuntu machine to where tests and demo run. Does nothing twice.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -53,11 +56,12 @@ fn packages() -> Result<()> {
     eprintln!("setup: installing {}", packages.join(", "));
     let apt = |arguments: &[&str]| {
         let mut command = Command::new("apt-get");
-        run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr()))
+        run(command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null()))
     };
     let install = [&["install", "--yes", "-qq", "--no-install-recommends"], packages.as_slice()].concat();
     // A machine may have no package lists yet, or old ones.
     if apt(&install).is_err() {
+        eprintln!("setup: once more, with new package lists");
         apt(&["update", "-qq"]).and_then(|()| apt(&install)).with_context(|| {
             format!(
                 "failed to install {} (as root: apt-get install {})",

@@ -15,7 +15,7 @@ use std::{
         atomic::{AtomicBool, AtomicI32, Ordering},
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -111,11 +111,13 @@ fn load(stage: &mut Stage<'_>, checks: &mut Checks, once: bool) -> Result<()> {
     ));
     let before = stage.top()?;
     stage.client()?.start_traffic(TRAFFIC.to_vec())?;
+    let began = Instant::now();
     thread::sleep(LOAD);
     let answered = stage.client()?.stop_traffic()?;
+    let took = began.elapsed();
     let after = stage.top()?;
     say(&verdict::table(&answered));
-    let failed = checks.counters_agree(&before, &after, &answered);
+    let failed = checks.counters_agree(&before, &after, &answered) | checks.limit_held(took, &answered);
     if once || failed {
         return Ok(());
     }

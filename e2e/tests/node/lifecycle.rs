@@ -23,6 +23,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("sigterm_keeps_the_data_path", sigterm_keeps_the_data_path),
     ("another_map_layout_takes_over_under_load", another_map_layout_takes_over_under_load),
     ("another_map_size_takes_over_under_load", another_map_size_takes_over_under_load),
+    ("killed_before_it_could_fill_its_maps", killed_before_it_could_fill_its_maps),
+    ("exemption_and_limit_hold_while_maps_are_replaced", exemption_and_limit_hold_while_maps_are_replaced),
     ("an_empty_folder_at_the_start_removes_what_is_gone", an_empty_folder_at_the_start_removes_what_is_gone),
     ("a_dead_agents_redirects_expire", a_dead_agents_redirects_expire),
     ("one_agent_a_bpffs_folder", one_agent_a_bpffs_folder),
@@ -170,6 +172,51 @@ fn another_map_size_takes_over_under_load(network: &Network) -> Result<()> {
     let (tcp, udp) = finish_loads(&mut node)?;
     all_served(network, &tcp, &["l1:81"])?;
     all_served(network, &udp, &["l1:5353"])
+}
+
+/// Maps that were made and not filled are not taken for those in use.
+fn killed_before_it_could_fill_its_maps(network: &Network) -> Result<()> {
+    let next = Options { binary: Some("balancing-agent-next-layout".to_owned()), ..Options::default() };
+    let larger =
+        Options { flags: vec!["--max-frontends".to_owned(), "4096".to_owned()], ..Options::default() };
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    start_loads(&mut node)?;
+    for options in [&next, &larger] {
+        let before = node.pins().len();
+        node.agent.kill9()?;
+        node.agent.spawn(options)?;
+        wait::until(
+            Duration::from_secs(10),
+            || "pins of new maps".to_owned(),
+            || Ok((node.pins().len() > before).then_some(())),
+        )?;
+        // Its programs are not loaded yet: the verifier has them for a good while.
+        node.agent.kill9()?;
+        expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+        node.agent.start(options)?;
+        node.healthy()?;
+    }
+    let (tcp, udp) = finish_loads(&mut node)?;
+    all_served(network, &tcp, &["l1:81"])?;
+    all_served(network, &udp, &["l1:5353"])
+}
+
+/// The programs of the agent before go on until the maps of the new one are filled.
+fn exemption_and_limit_hold_while_maps_are_replaced(network: &Network) -> Result<()> {
+    let sized =
+        |n: u32| Options { flags: vec!["--max-frontends".to_owned(), n.to_string()], ..Options::default() };
+    let pod = bed::local_pod(network, "l1");
+    let mut node = TestNode::started_with(network, &bed::scenario(network), &sized(512))?;
+    bed::expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080)))?;
+    let own = LoadSpec { pace_us: 200, ..load(vec![at(WEB, 8080)], 4, Until::Told(120)) };
+    node.pod_client("l1", &pod)?.start_load(own)?;
+    for size in [1024, 512, 1024, 512] {
+        node.agent.kill9()?;
+        node.agent.start(&sized(size))?;
+    }
+    let own = node.pod_client("l1", &pod)?.finish_load(true)?;
+    all_served(network, &own, &["r1:80"]).context("a pod of the policy dials its own frontend")
 }
 
 fn an_empty_folder_at_the_start_removes_what_is_gone(network: &Network) -> Result<()> {

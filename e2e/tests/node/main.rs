@@ -1,7 +1,7 @@
 //! One node, end to end: an agent on a folder of manifests, the real kernel, real sockets.
 //!
-//! `cargo test -p balancing-e2e -- qos` runs a theme. With `BALANCING_E2E_KEEP=FILE` the log of the agent of a test that
-//! panics is copied to FILE.
+//! `cargo build --workspace && cargo test -p balancing-e2e --test node -- qos::` runs a theme. With
+//! `BALANCING_E2E_KEEP=FOLDER` the log of each agent is kept there.
 
 mod bed;
 mod churn;
