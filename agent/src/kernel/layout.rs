@@ -13,7 +13,7 @@ const MAP_TYPE_SK_STORAGE: u32 = 24;
 const MAP_TYPE_RINGBUF: u32 = 27;
 
 /// Name of the map that user space alone uses: index of a policy -> its kind and name.
-pub(super) const POLICY_NAMES: &str = "policy_names";
+const POLICY_NAMES: &str = "policy_names";
 /// Bytes of a value of `policy_names`: the kind's number, the length, up to 253 bytes of the name.
 pub(super) const POLICY_NAME_SIZE: u32 = 256;
 
@@ -75,7 +75,7 @@ pub(super) enum Carry {
 pub(super) struct MapDefinition {
     /// Name of its pin, in the status and in metrics.
     pub(super) name: &'static str,
-    /// Name in the object.
+    /// Name in the object; empty: the programs do not use it.
     pub(super) symbol: &'static str,
     /// Its shape.
     pub(super) shape: MapShape,
@@ -149,9 +149,11 @@ pub(super) fn slots(sizes: &Sizes) -> u32 {
     sizes.frontends.saturating_add(sizes.frontends / 4).saturating_add(64)
 }
 
-/// Shape of `policy_names`.
-pub(super) fn policy_names_shape(sizes: &Sizes) -> MapShape {
-    MapShape { map_type: MAP_TYPE_HASH, key: 4, value: POLICY_NAME_SIZE, entries: sizes.policies }
+/// The map that user space alone uses.
+pub(super) fn policy_names(sizes: &Sizes) -> MapDefinition {
+    let shape =
+        MapShape { map_type: MAP_TYPE_HASH, key: 4, value: POLICY_NAME_SIZE, entries: sizes.policies };
+    MapDefinition { name: POLICY_NAMES, symbol: "", shape, carry: Carry::SameLayout }
 }
 
 #[cfg(test)]

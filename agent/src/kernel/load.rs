@@ -20,7 +20,7 @@ use balancing_api::agent::{KernelFeatures, ProgramInfo};
 use balancing_datapath::HOOKS;
 
 use super::{
-    layout::{POLICY_NAMES, Sizes, definitions, policy_names_shape},
+    layout::{self, Sizes, definitions},
     pins::{self, LockError, MapFolders},
     store::{KernelStore, RuntimeChange, StoreError},
     sys,
@@ -34,6 +34,9 @@ pub enum LoadError {
     /// The bpffs folder is in use, or is none.
     #[error(transparent)]
     Lock(#[from] LockError),
+    /// The process may not do what the agent does.
+    #[error("the agent needs the capabilities BPF, NET_ADMIN and PERFMON; this process lacks {}", .0.join(", "))]
+    Capabilities(Vec<&'static str>),
     /// The cgroup cannot be opened.
     #[error("failed to open the cgroup {path}")]
     Cgroup {
@@ -54,12 +57,12 @@ pub enum LoadError {
     #[error("failed to load the eBPF object")]
     Object(#[source] EbpfError),
     /// A program was refused.
-    #[error("failed to load the program {hook}: {}", explain(.source))]
+    #[error("failed to load the program {hook}: {reason}")]
     Program {
         /// Its hook.
         hook: &'static str,
-        /// Why not.
-        source: ProgramError,
+        /// The kernel's error and the end of the verifier's log, whose rest is pages long.
+        reason: String,
     },
     /// A program could not be attached.
     #[error("failed to attach the program {hook} to {cgroup}")]
@@ -76,22 +79,30 @@ pub enum LoadError {
     Store(#[from] StoreError),
 }
 
-/// The end of the verifier's log tells why; the rest is pages long.
+/// The kernel's error and the end of the verifier's log.
 fn explain(error: &ProgramError) -> String {
-    match error {
-        ProgramError::LoadError { io_error, verifier_log } => {
-            let log = verifier_log.to_string();
-            let tail: Vec<&str> = log.lines().rev().take(3).collect();
-            let tail = tail.into_iter().rev().collect::<Vec<_>>().join(" | ");
-            let rights = if io_error.kind() == io::ErrorKind::PermissionDenied {
-                "; the agent needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON"
-            } else {
-                ""
-            };
-            format!("{io_error}{rights} ({tail})")
-        }
-        other => other.to_string(),
-    }
+    let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
+    let log = verifier_log.to_string();
+    let mut tail: Vec<&str> = log.lines().rev().take(3).collect();
+    tail.reverse();
+    format!("{io_error} ({})", tail.join(" | "))
+}
+
+/// The capabilities that are missing: without one of them the kernel's own message is about something else.
+fn missing_capabilities() -> Vec<&'static str> {
+    const NEEDED: [(&str, u32); 3] = [("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
+    const SYS_ADMIN: u64 = 1 << 21;
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    // Where /proc does not say, the kernel will.
+    let Some(Ok(has)) = effective.map(|hex| u64::from_str_radix(hex.trim(), 16)) else { return Vec::new() };
+    // CAP_SYS_ADMIN stands in for BPF and PERFMON, not for NET_ADMIN (Documentation: capabilities(7)).
+    let stands_in = |bit: u32| bit != 12 && has & SYS_ADMIN != 0;
+    NEEDED
+        .iter()
+        .filter(|(_, bit)| has & (1 << bit) == 0 && !stands_in(*bit))
+        .map(|(name, _)| *name)
+        .collect()
 }
 
 /// What the programs may use of the kernel: tried, never guessed from a version.
@@ -152,13 +163,19 @@ pub struct Attachment {
 
 /// Opens the data path: loads the programs with the maps that are pinned, or with new ones where there are none of this
 /// layout and these sizes.
-pub fn open(bpffs: &Path, cgroup_root: &Path, layout: u32, sizes: Sizes) -> Result<Opened, LoadError> {
+pub fn open(bpffs: &Path, cgroup_root: &Path, version: u32, sizes: Sizes) -> Result<Opened, LoadError> {
+    let lacking = missing_capabilities();
+    if !lacking.is_empty() {
+        return Err(LoadError::Capabilities(lacking));
+    }
     let lock = pins::lock(bpffs)?;
     let cgroup_error = |source| LoadError::Cgroup { path: cgroup_root.to_owned(), source };
     let cgroup = File::open(cgroup_root).map_err(cgroup_error)?;
     let cgroup_id = cgroup.metadata().map_err(cgroup_error)?.ino();
     let pins_error = |source| LoadError::Pins { path: bpffs.to_owned(), source };
-    let folders = pins::map_folders(bpffs, layout, &definitions(&sizes)).map_err(pins_error)?;
+    let mut pinned = definitions(&sizes);
+    pinned.push(layout::policy_names(&sizes));
+    let folders = pins::map_folders(bpffs, version, &pinned).map_err(pins_error)?;
 
     let mut loaded = load(&folders.now, &sizes)?;
     let names = policy_names(&folders.now, &sizes).map_err(pins_error)?;
@@ -188,11 +205,12 @@ fn missing(symbol: &str) -> EbpfError {
 }
 
 fn policy_names(folder: &Path, sizes: &Sizes) -> io::Result<std::os::fd::OwnedFd> {
-    let path = folder.join(POLICY_NAMES);
+    let definition = layout::policy_names(sizes);
+    let path = folder.join(definition.name);
     if let Ok(map) = sys::obj_get(&path) {
         return Ok(map);
     }
-    let map = sys::map_create(policy_names_shape(sizes), sys::NO_PREALLOC, None)?;
+    let map = sys::map_create(definition.shape, sys::NO_PREALLOC, None)?;
     sys::obj_pin(map.as_fd(), &path)?;
     Ok(map)
 }
@@ -240,7 +258,7 @@ fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf,
             Program::CgroupSock(program) => program.load(),
             _ => Err(ProgramError::UnexpectedProgramType),
         };
-        loaded.map_err(|source| LoadError::Program { hook, source })?;
+        loaded.map_err(|error| LoadError::Program { hook, reason: explain(&error) })?;
     }
     Ok(ebpf)
 }

@@ -104,38 +104,43 @@ pub(super) fn map_folders(
         })
         .collect();
     if then.exists() {
-        let shapes = definitions.iter().map(|d| pinned_shape(&then.join(d.name)));
-        let same = shapes.zip(definitions).all(|(shape, d)| shape.is_some_and(|shape| fits(shape, d)));
-        if same {
+        if definitions.iter().all(|d| is_pinned(&then, d)) {
             return Ok(MapFolders { now: then.clone(), then, old: others, fresh: false });
         }
         fs::create_dir(&staging)?;
-        carry(&then, &staging, definitions, &[Carry::Always, Carry::SameLayout])?;
+        carry(&then, &staging, definitions, Carry::Always)?;
+        // Only together: limits and callers go by the index that the names give a policy.
+        if definitions.iter().filter(|d| d.carry == Carry::SameLayout).all(|d| is_pinned(&then, d)) {
+            carry(&then, &staging, definitions, Carry::SameLayout)?;
+        }
         let old = others.into_iter().chain([then.clone()]).collect();
         return Ok(MapFolders { now: staging, then, old, fresh: true });
     }
-    fs::create_dir(&then)?;
+    // Staged also where there are none yet: maps in `then` are filled ones, whenever an agent was killed.
+    fs::create_dir(&staging)?;
     for other in &others {
-        carry(other, &then, definitions, &[Carry::Always])?;
+        carry(other, &staging, definitions, Carry::Always)?;
     }
-    Ok(MapFolders { now: then.clone(), then, old: others, fresh: true })
+    Ok(MapFolders { now: staging, then, old: others, fresh: true })
 }
 
-fn pinned_shape(path: &Path) -> Option<sys::MapShape> {
-    sys::map_info(sys::obj_get(path).ok()?.as_fd()).ok()
+/// Is the map pinned in this folder, in this shape?
+fn is_pinned(folder: &Path, definition: &MapDefinition) -> bool {
+    pinned(folder, definition).is_some()
 }
 
-/// The kernel rounds the values of arrays up; nothing else differs from what was asked for.
-fn fits(shape: sys::MapShape, definition: &MapDefinition) -> bool {
-    shape == definition.shape
+fn pinned(folder: &Path, definition: &MapDefinition) -> Option<OwnedFd> {
+    let map = sys::obj_get(&folder.join(definition.name)).ok()?;
+    (sys::map_info(map.as_fd()).ok()? == definition.shape).then_some(map)
 }
 
-/// Pins in `to` what is pinned in `from`, where shape and kind allow to go on using it.
-fn carry(from: &Path, to: &Path, definitions: &[MapDefinition], which: &[Carry]) -> io::Result<()> {
-    for definition in definitions.iter().filter(|d| which.contains(&d.carry)) {
+/// Pins in `to` the maps of one kind that are pinned in `from` in this shape: they go on being used.
+fn carry(from: &Path, to: &Path, definitions: &[MapDefinition], which: Carry) -> io::Result<()> {
+    for definition in definitions.iter().filter(|d| d.carry == which) {
         let target = to.join(definition.name);
-        let Ok(map) = sys::obj_get(&from.join(definition.name)) else { continue };
-        if !target.exists() && sys::map_info(map.as_fd()).is_ok_and(|shape| fits(shape, definition)) {
+        if let Some(map) = pinned(from, definition)
+            && !target.exists()
+        {
             sys::obj_pin(map.as_fd(), &target)?;
         }
     }

@@ -311,8 +311,9 @@ impl KernelStore {
                 self.runtime.word64(0, offset_of!(Runtime, lease_until)).store(at, Ordering::Relaxed);
             }
             RuntimeChange::CallerLevels { first, count } => {
-                self.runtime.word32(0, offset_of!(Runtime, caller_level)).store(first, Ordering::Relaxed);
+                // In this order: whoever sees one without the other looks at more levels, not at fewer.
                 self.runtime.word32(0, offset_of!(Runtime, caller_levels)).store(count, Ordering::Relaxed);
+                self.runtime.word32(0, offset_of!(Runtime, caller_level)).store(first, Ordering::Release);
             }
             RuntimeChange::Events { sample_below, per_second } => {
                 self.runtime

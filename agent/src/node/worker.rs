@@ -99,7 +99,7 @@ struct Worker {
     queue: VecDeque<Message>,
 }
 
-/// What has been heard of at least once: nothing is attached before all of it.
+/// What has been heard of at least once: new maps are not used before all of it.
 #[derive(Default)]
 struct Seen {
     objects: bool,
@@ -109,9 +109,9 @@ struct Seen {
 impl Worker {
     fn run(mut self, messages: &mpsc::Receiver<Message>, fresh: bool) {
         self.renew_lease();
-        self.set_levels();
         if !fresh {
-            // The maps are in use: the programs of this agent take over at once.
+            // The maps are in use: the programs of this agent take over at once. They go on looking for callers where
+            // the agent before found some, until the cgroups have been heard of.
             self.attach();
         }
         let mut next_tick = Instant::now() + TICK;
@@ -131,12 +131,16 @@ impl Worker {
     /// Handles a message, or keeps it until what came before it is written: changes apply in their order. A frontend
     /// that changes twice within a grace period waits for its end.
     fn take(&mut self, message: Message) {
-        if !matches!(message, Message::Grace) {
-            self.queue.push_back(message);
-        } else {
-            self.handle(message);
+        match message {
+            Message::Grace => self.handle(message),
+            // Before any object: a pod whose cgroup is not known yet would lose its exemption.
+            Message::Cgroups(_) if !self.seen.cgroups => {
+                self.seen.cgroups = true;
+                self.queue.push_front(message);
+            }
+            _ => self.queue.push_back(message),
         }
-        while !self.shared.core().is_waiting() {
+        while self.seen.cgroups && !self.shared.core().is_waiting() {
             let Some(message) = self.queue.pop_front() else { return };
             self.handle(message);
         }
@@ -151,11 +155,13 @@ impl Worker {
                 self.shared.core().update_conditions(self.shared.features.set_retval);
             }
             Message::Cgroups(changes) => {
-                self.seen.cgroups = true;
                 self.cgroups(changes);
                 self.first_sync();
             }
-            Message::Grace => self.shared.core().grace_passed(),
+            Message::Grace => {
+                self.shared.core().grace_passed();
+                self.first_sync();
+            }
             Message::End => {}
         }
     }
@@ -194,9 +200,10 @@ impl Worker {
         };
     }
 
-    /// Once everything has been heard of: the maps are filled, so attach, and read them back.
+    /// Once everything has been heard of and written: the maps are filled, so attach, and read them back.
     fn first_sync(&mut self) {
-        if !self.seen.objects || !self.seen.cgroups || self.read_back {
+        // After a takeover a part may wait for the readers of what was there.
+        if !self.seen.objects || self.read_back || self.shared.core().is_waiting() {
             return;
         }
         if !self.attached {
