@@ -1,5 +1,5 @@
-//! `cargo xtask bpf [--check]`: builds the eBPF object reproducibly, or shows that the committed one is what the sources
-//! give.
+//! `cargo xtask bpf [--check]`: builds the eBPF objects reproducibly, or shows that the committed ones are what the
+//! sources give.
 //!
 //! Besides cargo this takes `bpf-linker`, which loads libLLVM from the rustc in use, and the source of `core` of exactly
 //! that rustc. From it a sysroot with `core` alone is made for the BPF target by two calls of rustc: `-Zbuild-std` would
@@ -19,50 +19,80 @@ use anyhow::{Context, Result, bail, ensure};
 use sha2::{Digest, Sha256};
 
 const TARGET: &str = "bpfel-unknown-none";
-const PACKAGE: &str = "balancing-agent-ebpf";
-const BINARY: &str = "balancing";
 /// 0.10.x is the last line that loads libLLVM from the rustc in use; later ones need an LLVM to link with.
 const LINKER_VERSION: &str = "0.10.4";
 /// The compiler that the committed object was made with. Another may give other bytes.
 const RUSTC_RELEASE: &str = "1.95.0";
-const OBJECT: &str = "agent-ebpf/balancing.bpf.o";
-const DIGEST: &str = "agent-ebpf/balancing.bpf.digest";
+
+/// An object that is committed.
+struct Artifact {
+    package: &'static str,
+    binary: &'static str,
+    /// What lies in these folders it is made from.
+    sources: &'static [&'static str],
+    object: &'static str,
+    digest: &'static str,
+}
+
+const ARTIFACTS: [Artifact; 2] = [
+    Artifact {
+        package: "balancing-agent-ebpf",
+        binary: "balancing",
+        sources: &["agent-ebpf", "datapath"],
+        object: "agent-ebpf/balancing.bpf.o",
+        digest: "agent-ebpf/balancing.bpf.digest",
+    },
+    Artifact {
+        package: "balancing-bench-ebpf",
+        binary: "ideal",
+        sources: &["bench/ebpf"],
+        object: "bench/ebpf/ideal.bpf.o",
+        digest: "bench/ebpf/ideal.bpf.digest",
+    },
+];
+
 /// Debian's package of the compiler's source, for machines where rustup cannot download it.
 const DEBIAN_SOURCE: &str = "rust-src_1.95.0+dfsg1-2~bpo13+1_all.deb";
 const DEBIAN_SOURCE_SHA256: &str = "7b76db5b880a77f9e52975d2baa6209d2f76d2c9c2789515c3088cb960e2c83b";
 
-/// Builds the object, or with `check` compares it with the committed one.
+/// Builds the objects, or with `check` compares them with the committed ones.
 pub(crate) fn run(check: bool) -> Result<()> {
     let root = workspace()?;
-    if check {
-        check_digest(&root)?;
-        let rustc = Rustc::find()?;
-        if rustc.release != RUSTC_RELEASE {
-            eprintln!(
-                "bpf: sources, lock and object agree by digest; not rebuilt, since rustc {} is here and the object was made by {RUSTC_RELEASE}",
-                rustc.release
-            );
-            return Ok(());
-        }
+    ARTIFACTS
+        .iter()
+        .try_for_each(|artifact| if check { compare(&root, artifact) } else { write(&root, artifact) })
+}
+
+fn write(root: &Path, artifact: &Artifact) -> Result<()> {
+    let slim = build(root, artifact)?;
+    fs::write(root.join(artifact.object), &slim)?;
+    fs::write(root.join(artifact.digest), digest(root, artifact)?)?;
+    eprintln!("bpf: wrote {} ({} bytes)", artifact.object, slim.len());
+    Ok(())
+}
+
+fn compare(root: &Path, artifact: &Artifact) -> Result<()> {
+    let Artifact { object, .. } = artifact;
+    check_digest(root, artifact)?;
+    let rustc = Rustc::find()?;
+    if rustc.release != RUSTC_RELEASE {
+        eprintln!(
+            "bpf: sources, lock and {object} agree by digest; not rebuilt, since rustc {} is here and the object was made by {RUSTC_RELEASE}",
+            rustc.release
+        );
+        return Ok(());
     }
-    let slim = build(&root)?;
-    let object = root.join(OBJECT);
-    if check {
-        let committed = fs::read(&object).with_context(|| format!("failed to read {OBJECT}"))?;
-        if committed != slim {
-            let rebuilt = root.join("target/bpf/rebuilt.o");
-            fs::write(&rebuilt, &slim)?;
-            bail!(
-                "{OBJECT} is not what the sources give (see {}): run `cargo xtask bpf` and commit it",
-                rebuilt.display()
-            );
-        }
-        eprintln!("bpf: {OBJECT} is what the sources give, byte for byte ({} bytes)", slim.len());
-    } else {
-        fs::write(&object, &slim)?;
-        fs::write(root.join(DIGEST), digest(&root)?)?;
-        eprintln!("bpf: wrote {OBJECT} ({} bytes)", slim.len());
+    let slim = build(root, artifact)?;
+    let committed = fs::read(root.join(object)).with_context(|| format!("failed to read {object}"))?;
+    if committed != slim {
+        let rebuilt = root.join("target/bpf/rebuilt.o");
+        fs::write(&rebuilt, &slim)?;
+        bail!(
+            "{object} is not what the sources give (see {}): run `cargo xtask bpf` and commit it",
+            rebuilt.display()
+        );
     }
+    eprintln!("bpf: {object} is what the sources give, byte for byte ({} bytes)", slim.len());
     Ok(())
 }
 
@@ -73,7 +103,8 @@ pub(crate) fn ensure_tools() -> Result<()> {
     core_source(&rustc).map(drop)
 }
 
-fn workspace() -> Result<PathBuf> {
+/// The folder of the workspace.
+pub(crate) fn workspace() -> Result<PathBuf> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     Ok(here.parent().context("xtask lies in the workspace")?.canonicalize()?)
 }
@@ -214,7 +245,7 @@ fn debian_mirror() -> Option<String> {
 
 // ---------------------------------------------------------------- build
 
-fn build(root: &Path) -> Result<Vec<u8>> {
+fn build(root: &Path, artifact: &Artifact) -> Result<Vec<u8>> {
     ensure_linker()?;
     let rustc = Rustc::find()?;
     let sysroot = bpf_sysroot(&rustc)?;
@@ -247,7 +278,7 @@ fn build(root: &Path) -> Result<Vec<u8>> {
                 "--quiet",
                 "--locked",
                 "--package",
-                PACKAGE,
+                artifact.package,
                 "--profile",
                 "bpf",
                 "--target",
@@ -258,12 +289,12 @@ fn build(root: &Path) -> Result<Vec<u8>> {
             .env("CARGO_ENCODED_RUSTFLAGS", flags)
             .env_remove("RUSTFLAGS")
             // feature(asm_experimental_arch), for these two crates alone
-            .env("RUSTC_BOOTSTRAP", "aya_ebpf,balancing")
+            .env("RUSTC_BOOTSTRAP", format!("aya_ebpf,{}", artifact.binary))
             // rustup's proxies set this; bpf-linker finds the compiler's libLLVM by it however cargo was started.
             .env("LD_LIBRARY_PATH", prepend("LD_LIBRARY_PATH", rustc.sysroot.join("lib"))?)
             .env("PATH", prepend("PATH", linker_path())?),
     )?;
-    strip(&fs::read(target_dir.join(TARGET).join("bpf").join(BINARY))?)
+    strip(&fs::read(target_dir.join(TARGET).join("bpf").join(artifact.binary))?)
 }
 
 /// A sysroot that holds `core` for the BPF target, made once per rustc.
@@ -340,21 +371,21 @@ fn strip(data: &[u8]) -> Result<Vec<u8>> {
 // ---------------------------------------------------------------- digest
 
 /// Does the committed object belong to these sources? Needs no tool.
-fn check_digest(root: &Path) -> Result<()> {
-    let committed =
-        fs::read_to_string(root.join(DIGEST)).with_context(|| format!("failed to read {DIGEST}"))?;
-    let now = digest(root)?;
+fn check_digest(root: &Path, artifact: &Artifact) -> Result<()> {
+    let Artifact { object, digest: file, .. } = artifact;
+    let committed = fs::read_to_string(root.join(file)).with_context(|| format!("failed to read {file}"))?;
+    let now = digest(root, artifact)?;
     ensure!(
         committed == now,
-        "{DIGEST} does not match the sources: run `cargo xtask bpf` and commit {OBJECT} and {DIGEST}\ncommitted:\n{committed}now:\n{now}"
+        "{file} does not match the sources: run `cargo xtask bpf` and commit {object} and {file}\ncommitted:\n{committed}now:\n{now}"
     );
     Ok(())
 }
 
 /// What the object was made from, and the object, one line each.
-fn digest(root: &Path) -> Result<String> {
+fn digest(root: &Path, artifact: &Artifact) -> Result<String> {
     let mut sources = Sha256::new();
-    for dir in ["agent-ebpf", "datapath"] {
+    for dir in artifact.sources {
         for (name, content) in sources_below(root, dir)? {
             sources.update(format!("{name}\0{}\0", content.len()));
             sources.update(content);
@@ -369,7 +400,7 @@ fn digest(root: &Path) -> Result<String> {
     writeln!(text, "lock {}", hex(&Sha256::digest(lock)))?;
     writeln!(text, "rustc {RUSTC_RELEASE}")?;
     writeln!(text, "bpf-linker {LINKER_VERSION}")?;
-    writeln!(text, "object {}", hex(&Sha256::digest(fs::read(root.join(OBJECT))?)))?;
+    writeln!(text, "object {}", hex(&Sha256::digest(fs::read(root.join(artifact.object))?)))?;
     Ok(text)
 }
 

@@ -1,5 +1,6 @@
 //! `cargo xtask`: set-up, demo, tests and the eBPF object.
 
+mod bench;
 mod bpf;
 mod demo;
 mod process;
@@ -15,7 +16,9 @@ usage: cargo xtask COMMAND
   demo [--once]  the product on this machine, without a cluster: namespaces as pods, real DNS and HTTP traffic,
                  `kubectl balancing top` on it; with --once it prints the tables, checks them and ends
   test           everything that must hold: format, lints, the eBPF object, and all tests
-  bpf [--check]  build the eBPF object, or show that the committed one is what the sources give";
+  bench [--quick] [ID...] [-o json]
+                 measures the product beside its floors and peers; the results go to bench/results
+  bpf [--check]  build the eBPF objects, or show that the committed ones are what the sources give";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -24,6 +27,7 @@ fn main() -> ExitCode {
         ["demo"] => demo::run(false),
         ["demo", "--once"] => demo::run(true),
         ["test"] => test::run(),
+        ["bench", ..] => bench::run(&arguments[1..]),
         ["bpf"] => bpf::run(false),
         ["bpf", "--check"] => bpf::run(true),
         _ => {

@@ -1,0 +1,116 @@
+//! `cargo xtask bench`: measures the product beside its floors and peers, and says which targets it reaches.
+#![expect(unreachable_pub, reason = "modules of a program")]
+#![expect(clippy::print_stdout, reason = "the report goes to stdout")]
+
+mod kernel;
+mod loader;
+mod peers;
+mod plan;
+mod report;
+mod stats;
+mod subject;
+mod sys;
+mod worker;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Result, bail};
+use balancing_e2e::run;
+use clap::{Parser, ValueEnum};
+
+use kernel::Effort;
+use report::BenchReport;
+
+/// Measures the data path and the agent beside their floors and peers.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    /// Fewer rounds, smaller peers: within two minutes, with wider intervals.
+    #[arg(long)]
+    quick: bool,
+    /// Only these (`M1`, `M13`; `F` is what the features cost).
+    ids: Vec<String>,
+    /// How the report is printed.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Where the report is kept as JSON too: a folder.
+    #[arg(long)]
+    results: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    Table,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let result = match std::env::args().nth(1).as_deref() {
+        Some("worker") => worker::main(),
+        Some("loader") => loader::main(),
+        _ => bench(&Arguments::parse()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn bench(arguments: &Arguments) -> Result<()> {
+    if let Some(missing) = run::missing() {
+        bail!("nothing can be measured here: {missing}");
+    }
+    run::claim()?;
+    run::remove_on_signals(|| {})?;
+    let report = measure(arguments);
+    run::remove_own();
+    let report = report?;
+    let json = serde_json::to_string_pretty(&report)? + "\n";
+    if let Some(folder) = &arguments.results {
+        std::fs::create_dir_all(folder)?;
+        let name = format!("{}.json", report.taken_at.replace([':', '-'], ""));
+        std::fs::write(folder.join(name), &json)?;
+    }
+    match arguments.output {
+        Output::Json => print!("{json}"),
+        Output::Table => {
+            println!("{}, Linux {}, {}\n", report.cpu, report.kernel, report.taken_at);
+            print!("{}", report::table(&report.metrics));
+            report.notes.iter().for_each(|note| println!("\n{note}"));
+        }
+    }
+    Ok(())
+}
+
+/// Does one of `ids` ask for a group of figures? None asks for all.
+fn asked(ids: &[String], group: &[&str]) -> bool {
+    ids.is_empty() || ids.iter().any(|id| group.iter().any(|g| id.eq_ignore_ascii_case(g)))
+}
+
+fn measure(arguments: &Arguments) -> Result<BenchReport> {
+    let effort =
+        if arguments.quick { Effort { rounds: 100, loads: 2 } } else { Effort { rounds: 300, loads: 3 } };
+    let mut notes = Vec::new();
+    let mut metrics = Vec::new();
+    worker::pin_to(0);
+    if asked(&arguments.ids, &["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M16", "F"]) {
+        metrics.extend(kernel::run(effort, &mut notes)?);
+    }
+    metrics.retain(|m| {
+        arguments.ids.is_empty() || asked(&arguments.ids, &[m.id.split('-').next().unwrap_or(&m.id)])
+    });
+    let taken_at = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
+    Ok(BenchReport {
+        kind: "BenchReport".to_owned(),
+        kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+        cpu: report::cpu()?,
+        taken_at,
+        quick: arguments.quick,
+        rounds: [effort.rounds, effort.loads],
+        notes,
+        metrics,
+    })
+}
