@@ -59,6 +59,13 @@ impl Sizes {
     }
 }
 
+/// The CPUs that programs may run on: all of the machine, however few the agent's own cgroup or affinity allows.
+#[must_use]
+pub fn possible_cpus() -> usize {
+    // Where the kernel does not say, too few stripes are only slower.
+    aya::util::nr_cpus().unwrap_or(1)
+}
+
 /// What becomes of a map's content when the maps are made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Carry {
@@ -164,5 +171,20 @@ mod tests {
     fn stripes_are_a_power_of_two_up_to_eight() {
         let stripes = |cpus| Sizes::new(1, 1, cpus).stripes;
         assert_eq!([0, 1, 2, 3, 5, 8, 128].map(stripes), [1, 1, 2, 4, 8, 8, 8]);
+    }
+
+    #[test]
+    fn an_agent_that_may_use_one_cpu_makes_the_same_maps() {
+        let count = || std::thread::spawn(possible_cpus).join().unwrap();
+        let all = count();
+        std::thread::spawn(move || {
+            let mut one = rustix::thread::CpuSet::new();
+            one.set(rustix::thread::sched_getcpu());
+            rustix::thread::sched_setaffinity(None, &one).unwrap();
+            assert_eq!(std::thread::available_parallelism().unwrap().get(), 1);
+            assert_eq!(count(), all);
+        })
+        .join()
+        .unwrap();
     }
 }

@@ -12,7 +12,7 @@ mod sys;
 mod view;
 
 pub use grace::{Epoch, Grace};
-pub use layout::Sizes;
+pub use layout::{Sizes, possible_cpus};
 pub use load::{Attachment, LoadError, Loaded, Opened, open};
 pub use pins::{CleanupError, LockError, cleanup};
 pub use programmer::{Clock, Failure, Programmer, Unread, Written, service_group};

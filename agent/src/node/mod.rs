@@ -155,12 +155,11 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
             _ => "--in-cluster",
         }));
     };
-    let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let sizes = Sizes::new(config.max_frontends, config.max_backends, cpus);
+    let sizes = Sizes::new(config.max_frontends, config.max_backends, kernel::possible_cpus());
     let places = &config.places;
-    let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
-    // Before anything is programmed: a second agent with the same address is told so at once.
+    // First: an address that is taken leaves nothing behind in the kernel.
     let bound = http::bind(&config.api)?;
+    let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
 
     let (send, receive) = mpsc::channel();
     let passed = send.clone();
