@@ -349,7 +349,7 @@ pub fn load() -> Result<Command, ConfigError> {
                 run.places.refuse_root(&cgroup2_mounts(&mountinfo))?;
             }
         }
-        Command::Cleanup(cleanup) => cleanup.places.check()?,
+        Command::Cleanup(cleanup) => cleanup.places.check_bpffs()?,
     }
     Ok(command)
 }

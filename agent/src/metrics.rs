@@ -282,6 +282,8 @@ mod tests {
     fn reading() -> Reading {
         let map = |name: &str, entries, capacity| MapInfo { name: name.to_owned(), entries, capacity };
         Reading {
+            records_evicted: 2,
+            records_failed: 1,
             policies: vec![
                 counters(
                     PolicyKind::LocalRedirectPolicy,
@@ -424,6 +426,8 @@ mod tests {
                 "balancing_fallbacks",
                 "balancing_map_writes",
                 "balancing_qos_drops",
+                "balancing_records_evicted",
+                "balancing_records_failed",
                 "balancing_redirects",
                 "balancing_refusals",
                 "balancing_resolved",

@@ -289,6 +289,37 @@ fn what_is_no_manifest_is_left_alone() {
     assert_eq!(bed.errors().len(), 1);
 }
 
+/// A policy with that frontend port, at line 10.
+fn policy(port: &str) -> String {
+    format!(
+        "apiVersion: balancing.elf.io/v1beta1\nkind: LocalRedirectPolicy\nmetadata:\n  name: p\nspec:\n  frontend:\n    \
+         addressMatcher:\n      ip: 169.254.0.90\n      toPorts:\n        - {{port: {port}, protocol: TCP}}\n  backend:\n    \
+         endpointSelector: {{matchLabels: {{app: x}}}}\n    toPorts: [{{port: 81, protocol: TCP}}]\n"
+    )
+}
+
+#[test]
+fn an_invalid_edit_of_a_policy_keeps_what_it_said() {
+    let mut bed = Bed::new(&[("p.yaml", &policy("80"))]);
+    let known = |b: &Bed| b.state.values().find(|o| matches!(o, Object::Policy(_))).cloned();
+    let good = known(&bed);
+    bed.put("p.yaml", &policy("0"));
+    bed.until("reported", |b| b.error("p.yaml:10:18 LocalRedirectPolicy/p: BAL0102"));
+    bed.settle();
+    assert_eq!(known(&bed), good);
+    bed.put("p.yaml", &policy("8080"));
+    bed.until("repaired", |b| known(b) != good && b.errors().is_empty());
+    assert!(matches!(known(&bed), Some(Object::Policy(p)) if p.spec.is_ok()));
+}
+
+#[test]
+fn a_policy_of_another_version_is_an_error() {
+    let mut bed = Bed::new(&[("p.yaml", &policy("80").replace("v1beta1", "v9"))]);
+    bed.until("reported", |b| b.error("p.yaml:1:1") && b.errors()[0].contains("BAL0003"));
+    bed.put("p.yaml", &policy("80"));
+    bed.until("repaired", |b| b.state.len() == 1 && b.errors().is_empty());
+}
+
 #[test]
 fn a_broken_file_keeps_what_it_said() {
     let mut bed = Bed::new(&[("a.yaml", &service("a", "10.0.0.1"))]);
@@ -424,9 +455,9 @@ fn what_is_unusual_and_legal_applies() {
     bed.until("policy", |b| key(b).as_deref() == Some("LocalRedirectPolicy/p"));
     bed.until("service", |b| b.ip("a").is_some());
     assert_eq!((bed.last.as_ref().unwrap().skipped, bed.errors()), (2, vec![]));
-    // One that breaks a rule is an object that says so, and is reported with its place.
-    bed.put("2.yaml", &policy.replace("'80'", "'65536'"));
-    bed.until("invalid", |b| b.error("2.yaml:12:16 LocalRedirectPolicy/p: BAL"));
+    // One that breaks a rule from the start is an object that says so, and is reported with its place.
+    bed.put("3.yaml", &policy.replace("'80'", "'65536'").replace("name: p", "name: q"));
+    bed.until("invalid", |b| b.error("3.yaml:12:16 LocalRedirectPolicy/q: BAL"));
     let invalid = bed.state.values().any(|o| matches!(o, Object::Policy(p) if p.spec.is_err()));
     assert!(invalid && bed.unread().is_empty());
 }

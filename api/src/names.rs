@@ -13,6 +13,8 @@ pub const CLI_API_VERSION: &str = "cli.balancing.elf.io/v1alpha1";
 
 /// Annotation: the number of a policy, decimal, 1 to 2^32-1.
 pub const ANNOTATION_SERVICE_ID: &str = "balancing.elf.io/serviceId";
+/// Annotation of a policy: codes of rules whose findings about it are not reported, separated by commas.
+pub const ANNOTATION_SUPPRESS: &str = "balancing.elf.io/suppress";
 /// Annotation of a Node: the IPv4 address of its proxy.
 pub const ANNOTATION_NODE_PROXY_IPV4: &str = "balancing.elf.io/nodeProxyIpv4";
 /// Annotation of a Node: the IPv6 address of its proxy.
@@ -115,5 +117,7 @@ pub mod metric {
     pub const SOURCES_SYNCED: &str = "balancing_sources_synced";
     pub const SOURCE_ERRORS: &str = "balancing_source_errors";
     pub const POLICIES: &str = "balancing_policies";
+    pub const RECORDS_EVICTED: &str = "balancing_records_evicted";
+    pub const RECORDS_FAILED: &str = "balancing_records_failed";
     pub const BUILD_INFO: &str = "balancing_build_info";
 }

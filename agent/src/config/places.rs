@@ -100,6 +100,11 @@ impl Places {
                 hint: ": name a folder below the mount of cgroup v2",
             });
         }
+        self.check_bpffs()
+    }
+
+    /// `cleanup` needs no more: the links are found by their pins, also where the cgroup is gone.
+    pub(super) fn check_bpffs(&self) -> Result<(), ConfigError> {
         if folder("--bpffs", &self.bpffs)? != BPF_FS {
             return Err(ConfigError::WrongFileSystem {
                 setting: "--bpffs",

@@ -101,6 +101,12 @@ impl View {
         Ok(self.store.names()?.into_iter().collect())
     }
 
+    /// What the programs count besides.
+    #[must_use]
+    pub fn runtime(&self) -> datapath::Runtime {
+        self.store.runtime()
+    }
+
     /// Every frontend, sorted.
     pub fn frontends(&self) -> Result<Vec<ProgrammedFrontend>, StoreError> {
         let _reading = self.store.reading();

@@ -92,7 +92,7 @@ impl Core {
         let changed = !batch.changes.is_empty();
         let dirty = self.snapshot.apply(batch.changes);
         self.compile(&dirty);
-        if self.unread.is_empty() && !self.settled {
+        if self.all_read() && !self.settled {
             self.settle();
         }
         if changed {
@@ -109,18 +109,23 @@ impl Core {
     fn write(&mut self, changes: Changes) {
         if !changes.is_empty() {
             let _changing = self.store.changing();
-            if self.unread.is_empty() || self.settled {
+            if self.all_read() || self.settled {
                 self.programmer.apply(changes, None);
             } else {
                 let known = known_addresses(&self.snapshot);
                 let unread = Unread {
-                    policy: &|policy| self.snapshot.policy(policy).is_some(),
+                    policy: &|policy| self.snapshot.policy(policy).is_some_and(|p| p.spec.is_ok()),
                     address: &|address| known.contains(&address),
                 };
                 self.programmer.apply(changes, Some(&unread));
             }
         }
         self.after_writing();
+    }
+
+    /// Has everything been read and understood? A policy that breaks a rule may have been a valid one before the start.
+    fn all_read(&self) -> bool {
+        self.unread.is_empty() && self.snapshot.policies().all(|policy| policy.spec.is_ok())
     }
 
     /// Everything has been read at least once: what an earlier agent left and nobody claims goes.
@@ -278,7 +283,7 @@ impl Core {
             Programs::Failed(error) => unmet(condition::PROGRAMS_ATTACHED, reason::ATTACH_FAILED, error),
             Programs::Detached(hooks) => {
                 let message = format!(
-                    "no longer attached: {}; something else removed the links. Restart the agent to attach again",
+                    "no longer attached: {}; the links or their cgroup were removed. Restart the agent to attach again",
                     hooks.join(", ")
                 );
                 unmet(condition::PROGRAMS_ATTACHED, reason::DETACHED, &message)

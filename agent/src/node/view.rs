@@ -128,6 +128,7 @@ impl NodeView for Shared {
     fn metrics(&self) -> Result<String, ViewError> {
         let programs_attached = self.programs().iter().filter(|p| p.attached).count() as u64;
         let counters = self.counters()?;
+        let runtime = self.view.runtime();
         let core = self.core();
         let mut resolved: BTreeMap<(String, String), u64> = BTreeMap::new();
         for frontend in &counters.frontends {
@@ -146,6 +147,8 @@ impl NodeView for Shared {
             resolved,
             events_received: counters.events.produced - counters.events.lost,
             events_lost: counters.events.lost,
+            records_evicted: runtime.records_evicted,
+            records_failed: runtime.records_failed,
             maps: maps(&core),
             programs_attached,
             sources_synced: core.last_progress.is_some() && core.unread.is_empty(),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use balancing_api::{
     manifest::{self, Object as Manifest, Path, Spans},
-    names::{API_VERSION, GROUP},
+    names::API_VERSION,
     policy::{PolicyKind, PolicyRef},
     rules::{self, Finding, Place},
 };
@@ -137,12 +137,11 @@ impl Reader<'_> {
     fn add(&mut self, object: &Manifest) {
         let Some(kind) = kind(object) else {
             self.contents.skipped += 1;
-            if object.api_version.split('/').next() == Some(GROUP) {
-                let message = format!(
-                    "apiVersion {} kind {} is not known, only {API_VERSION} LocalRedirectPolicy and BalancingPolicy",
-                    object.api_version, object.kind
-                );
-                self.warn(object, &Place::key(Path::of(&["apiVersion"])), message);
+            // A policy of a kind or version that does not exist would silently do nothing.
+            if rules::concerns(&object.value) {
+                for finding in rules::check(&object.value).findings {
+                    self.fault(object, &finding.place, finding.to_string());
+                }
             }
             return;
         };
@@ -221,10 +220,6 @@ impl Reader<'_> {
 
     /// The record of a policy. One that breaks a rule is a record that says so.
     fn policy(&mut self, kind: PolicyKind, object: &Manifest) -> Policy {
-        if object.namespace.is_some() {
-            let place = Place::key(Path::of(&["metadata", "namespace"]));
-            self.warn(object, &place, "a policy has no namespace: metadata.namespace is ignored".to_owned());
-        }
         let checked = rules::check(&object.value);
         let (blocking, remarks): (Vec<Finding>, Vec<Finding>) =
             checked.findings.into_iter().partition(|f| f.blocks);

@@ -30,6 +30,10 @@ struct File {
     complete: bool,
 }
 
+fn is_invalid(placed: &Placed) -> bool {
+    matches!(&placed.object, Object::Policy(policy) if policy.spec.is_err())
+}
+
 /// The files of a folder and what is in force.
 #[derive(Debug, Default)]
 pub(super) struct Folder {
@@ -63,6 +67,13 @@ impl Folder {
                     objects.insert(key, last_good.clone());
                 }
                 None => all_known = false,
+            }
+        }
+        for (key, placed) in &mut objects {
+            // A policy that breaks a rule is reported, and what it said before stays in force.
+            if let Some(last_good) = old.objects.get(key).filter(|old| !is_invalid(old) && is_invalid(placed))
+            {
+                placed.clone_from(last_good);
             }
         }
         if contents.unidentified {
