@@ -10,6 +10,7 @@ pub(super) mod code {
     pub(in crate::rules) const TYPE: &str = "BAL0006";
     pub(in crate::rules) const CHOICE: &str = "BAL0007";
     pub(in crate::rules) const NAMESPACE: &str = "BAL0008";
+    pub(in crate::rules) const SUPPRESSION: &str = "BAL0009";
     pub(in crate::rules) const ONE_OF: &str = "BAL0101";
     pub(in crate::rules) const PORT: &str = "BAL0102";
     pub(in crate::rules) const PROTOCOL: &str = "BAL0103";
@@ -29,6 +30,12 @@ pub(super) mod code {
     pub(in crate::rules) const SAME_OBJECT: &str = "BAL0205";
     pub(in crate::rules) const UNFIT_SERVICE: &str = "BAL0301";
     pub(in crate::rules) const SERVICE_PORT: &str = "BAL0302";
+    pub(in crate::rules) const NO_POD: &str = "BAL0303";
+    pub(in crate::rules) const POD_PORT: &str = "BAL0304";
+    pub(in crate::rules) const NODE_PROXY: &str = "BAL0305";
+    pub(in crate::rules) const NOT_EVERY_NODE: &str = "BAL0306";
+    pub(in crate::rules) const TINY_LIMIT: &str = "BAL0402";
+    pub(in crate::rules) const LOOP: &str = "BAL0407";
 }
 
 /// The text is no YAML.
@@ -302,6 +309,105 @@ spec:
       - {port: \"8080\", protocol: TCP}
 ";
 
+/// A pod of a manifests folder and a policy that selects it.
+const POD_AND_POLICY: &str = "\
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web-cache
+  namespace: shop
+  labels: {app: web-cache}
+spec:
+  nodeName: n1
+  containers:
+    - name: cache
+      ports:
+        - {containerPort: 8080}
+status:
+  phase: Running
+  podIPs: [{ip: 10.244.1.7}]
+  conditions:
+    - {type: Ready, status: \"True\"}
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata:
+  name: web
+spec:
+  frontend:
+    addressMatcher:
+      ip: 169.254.0.90
+      toPorts:
+        - {port: \"80\", protocol: TCP}
+  backend:
+    endpointSelector:
+      matchLabels: {app: web-cache}
+    toPorts:
+      - {port: \"8080\", protocol: TCP}
+";
+
+/// A workload and a policy that selects its pods.
+const WORKLOAD_AND_POLICY: &str = "\
+apiVersion: apps/v1
+kind: DaemonSet
+metadata:
+  name: web-cache
+  namespace: shop
+spec:
+  selector:
+    matchLabels: {app: web-cache}
+  template:
+    metadata:
+      labels: {app: web-cache}
+    spec:
+      containers:
+        - name: cache
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: LocalRedirectPolicy
+metadata:
+  name: web
+spec:
+  frontend:
+    addressMatcher:
+      ip: 169.254.0.90
+      toPorts:
+        - {port: \"80\", protocol: TCP}
+  backend:
+    endpointSelector:
+      matchLabels: {app: web-cache}
+    toPorts:
+      - {port: \"8080\", protocol: TCP}
+";
+
+/// A node with a proxy, and a policy that leads to the proxies of nodes.
+const NODE_AND_POLICY: &str = "\
+apiVersion: v1
+kind: Node
+metadata:
+  name: n1
+  annotations:
+    balancing.elf.io/nodeProxyIpv4: 10.10.1.100
+---
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata:
+  name: web
+spec:
+  frontend:
+    addressMatcher:
+      ip: 169.254.0.90
+      toPorts:
+        - {port: \"80\", protocol: TCP}
+  backend:
+    serviceEndpoint:
+      redirectMode: nodeProxy
+      endpointSelector:
+        matchLabels: {app: web}
+      toPorts:
+        - {port: \"8080\", protocol: TCP}
+";
+
 const fn right(base: &'static str) -> Example {
     Example { base, changes: &[] }
 }
@@ -390,6 +496,25 @@ pub const RULES: &[Rule] = &[
         good: changed(
             ADDRESS,
             &[("    endpointSelector:\n", "    namespaces: [shop]\n    endpointSelector:\n")],
+        ),
+    },
+    Rule {
+        code: code::SUPPRESSION,
+        severity: Severity::Warning,
+        title: "a suppression that names no rule",
+        explanation: "The annotation balancing.elf.io/suppress lists codes of rules, separated by commas, whose findings \
+            about this policy are not reported. A code that does not exist suppresses nothing. What keeps a policy from \
+            being applied is reported in spite of any suppression.",
+        bad: changed(
+            ADDRESS,
+            &[("  name: web\n", "  name: web\n  annotations:\n    balancing.elf.io/suppress: BAL9999\n")],
+        ),
+        good: changed(
+            ADDRESS,
+            &[(
+                "  name: web\n",
+                "  name: web\n  annotations:\n    balancing.elf.io/suppress: BAL0203, BAL0306\n",
+            )],
         ),
     },
     Rule {
@@ -624,6 +749,73 @@ pub const RULES: &[Rule] = &[
             same files are known to this rule.",
         bad: changed(SERVICE_AND_POLICY, &[("- {port: \"80\"", "- {port: \"8080\"")]),
         good: right(SERVICE_AND_POLICY),
+    },
+    Rule {
+        code: code::NO_POD,
+        severity: Severity::Warning,
+        title: "no pod can serve",
+        explanation: "No pod matches the policy's endpointSelector (and its namespaces), or none of those that do is \
+            Ready: connections go where they went before. Where the files hold Pods of nodes, as the manifests folder of \
+            an agent does, they are taken for all there are; otherwise this rule says nothing.",
+        bad: changed(POD_AND_POLICY, &[("labels: {app: web-cache}", "labels: {app: web}")]),
+        good: right(POD_AND_POLICY),
+    },
+    Rule {
+        code: code::POD_PORT,
+        severity: Severity::Warning,
+        title: "no container declares the backend port",
+        explanation: "The pods that the policy selects declare ports, and the backend port is not among them; with \
+            redirectMode: hostPort, no hostPort is. Declarations are documentation: an agent does not read them and \
+            sends connections to the port that the policy says, which then are refused if nothing listens. Only pods and \
+            workloads that stand in the same files are known to this rule.",
+        bad: changed(POD_AND_POLICY, &[("containerPort: 8080", "containerPort: 9090")]),
+        good: right(POD_AND_POLICY),
+    },
+    Rule {
+        code: code::NODE_PROXY,
+        severity: Severity::Warning,
+        title: "a node without a proxy address",
+        explanation: "With redirectMode: nodeProxy connections go to the proxy on the node of a pod, whose address stands \
+            in the annotations balancing.elf.io/nodeProxyIpv4 and nodeProxyIpv6 of the Node. A node without them is no \
+            backend. Only Nodes that stand in the same files are known to this rule.",
+        bad: changed(
+            NODE_AND_POLICY,
+            &[("  annotations:\n    balancing.elf.io/nodeProxyIpv4: 10.10.1.100\n", "")],
+        ),
+        good: right(NODE_AND_POLICY),
+    },
+    Rule {
+        code: code::NOT_EVERY_NODE,
+        severity: Severity::Info,
+        title: "the backend does not run on every node",
+        explanation: "A LocalRedirectPolicy sends connections to a pod of the client's own node. A Deployment or a \
+            StatefulSet puts its pods on some nodes; on the others connections go where they went before, which is no \
+            fault, and may not be what was meant. A DaemonSet runs on every node. Only workloads that stand in the same \
+            files are known to this rule.",
+        bad: changed(WORKLOAD_AND_POLICY, &[("DaemonSet", "Deployment")]),
+        good: right(WORKLOAD_AND_POLICY),
+    },
+    Rule {
+        code: code::TINY_LIMIT,
+        severity: Severity::Warning,
+        title: "a limit of one redirect a second",
+        explanation: "With spec.qos.redirectsPerSecond: 1 one connection a second is redirected on each node, all ports \
+            and families of the policy together; nearly all go where they went before. 0 is no limit.",
+        bad: changed(ADDRESS, &[("spec:\n", "spec:\n  qos:\n    redirectsPerSecond: 1\n")]),
+        good: changed(ADDRESS, &[("spec:\n", "spec:\n  qos:\n    redirectsPerSecond: 0\n")]),
+    },
+    Rule {
+        code: code::LOOP,
+        severity: Severity::Warning,
+        title: "connections may run in a circle",
+        explanation: "With skipRedirectFromBackend: false the connections of the backend pods themselves are redirected \
+            too: a cache that asks the Service it stands in for reaches itself. Leave it at true unless the backends \
+            never dial the frontend. The same holds for a BalancingPolicy that names its own VIP and port as a backend.",
+        bad: changed(
+            ADDRESS,
+            &[("    endpointSelector:\n", "    skipRedirectFromBackend: false\n    endpointSelector:\n")],
+        ),
+        good: right(ADDRESS),
     },
 ];
 

@@ -59,4 +59,7 @@ pub struct Summary {
     pub warnings: usize,
     /// Objects of other kinds, and documents that are no objects.
     pub skipped: usize,
+    /// Findings that somebody has decided to live with; not among the items.
+    #[serde(default)]
+    pub suppressed: usize,
 }

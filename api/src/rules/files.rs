@@ -2,7 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::{Finding, Place, Severity, catalogue, check, check_set, concerns, services::Services};
+use super::{
+    Finding, Place, Policy, Severity, catalogue, check, check_set, concerns, services::Services, suppress,
+    workloads::Workloads,
+};
 use crate::manifest::{Object, Parsed, Path};
 
 /// A finding and the place in the files that it is about.
@@ -36,10 +39,21 @@ pub struct Site {
 pub struct Examined {
     /// By file, document and object.
     pub findings: Vec<Located>,
-    /// Policies that were checked, valid or not.
-    pub policies: usize,
+    /// Policies that were checked, valid or not: the file, the document in it from 1, and `Kind/name`.
+    pub policies: Vec<(usize, usize, String)>,
     /// Objects of other kinds and documents that are no objects, which were not.
     pub skipped: usize,
+    /// Findings that annotations of policies keep quiet.
+    pub suppressed: usize,
+}
+
+/// A policy that no finding blocks.
+struct Valid {
+    policy: Policy,
+    site: Site,
+    object: String,
+    /// Codes that its annotation keeps quiet.
+    quiet: Vec<&'static str>,
 }
 
 /// Check files that were read, in the order in which they were given.
@@ -48,6 +62,7 @@ pub fn check_files(files: &[Parsed]) -> Examined {
     let mut examined = Examined::default();
     let mut valid = Vec::new();
     let mut services = Services::default();
+    let mut workloads = Workloads::default();
     for (file, parsed) in files.iter().enumerate() {
         let mut documents = HashSet::new();
         let rejected: Vec<_> =
@@ -57,36 +72,42 @@ pub fn check_files(files: &[Parsed]) -> Examined {
             if !concerns(&object.value) {
                 examined.skipped += 1;
                 services.note(object);
+                workloads.note(object);
                 let about = message.map(|m| not_an_object(object, m));
                 examined.findings.extend(about.map(|f| located(site, object, f)));
                 continue;
             }
-            examined.policies += 1;
+            examined.policies.push((file, object.document, named(object)));
             documents.insert(object.document);
             let checked = check(&object.value);
+            examined.suppressed += checked.suppressed;
             let locate = |f| located(site.clone(), object, f);
             examined.findings.extend(checked.findings.into_iter().map(locate));
-            valid.extend(checked.policy.map(|p| (p, site, named(object))));
+            let quiet = suppress::codes(&object.value);
+            valid.extend(checked.policy.map(|p| Valid { policy: p, site, object: named(object), quiet }));
         }
         examined.findings.extend(of_the_text(file, parsed, &documents));
     }
-    valid.sort_by(|a, b| a.1.cmp(&b.1));
-    for (policy, site, object) in &valid {
-        examined.findings.extend(services.check(policy).into_iter().map(|finding| Located {
-            site: site.clone(),
-            position: None,
-            object: object.clone(),
-            finding,
-            other: None,
-        }));
+    valid.sort_by(|a, b| a.site.cmp(&b.site));
+    let mut together = Vec::new();
+    for (i, v) in valid.iter().enumerate() {
+        let found = services.check(&v.policy).into_iter().chain(workloads.check(&v.policy));
+        together.extend(found.map(|finding| (i, finding, None)));
     }
-    let policies: Vec<_> = valid.iter().map(|(p, _, _)| p.clone()).collect();
-    examined.findings.extend(check_set(&policies).into_iter().map(|found| {
-        let (_, site, object) = &valid[found.policy];
+    let policies: Vec<_> = valid.iter().map(|v| v.policy.clone()).collect();
+    together.extend(check_set(&policies).into_iter().map(|found| {
         let (index, place, label) = found.other;
-        let other = Some((valid[index].1.clone(), place, label));
-        Located { site: site.clone(), position: None, object: object.clone(), finding: found.finding, other }
+        (found.policy, found.finding, Some((valid[index].site.clone(), place, label)))
     }));
+    for (i, finding, other) in together {
+        let Valid { site, object, quiet, .. } = &valid[i];
+        if quiet.contains(&finding.code) {
+            examined.suppressed += 1;
+            continue;
+        }
+        let (site, object) = (site.clone(), object.clone());
+        examined.findings.push(Located { site, position: None, object, finding, other });
+    }
     examined.findings.sort_by(|a, b| a.site.cmp(&b.site));
     examined
 }

@@ -14,7 +14,9 @@ mod reader;
 mod selector;
 mod services;
 mod set;
+mod suppress;
 mod syntax;
+mod workloads;
 
 pub use catalogue::{Example, RULES, Rule, index, page, rule};
 pub use checked::Policy;
@@ -22,6 +24,7 @@ pub use files::{Examined, Located, Site, check_files};
 pub use finding::{Finding, Place, Severity};
 pub use policy::{Checked, check, concerns};
 pub use set::{SetFinding, check_set};
+pub use suppress::{ParseSuppressionError, Suppression};
 
 #[cfg(test)]
 mod tests;

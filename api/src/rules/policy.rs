@@ -11,7 +11,7 @@ use super::{
     checked::{Backend, Matcher, Ports, Selector, pair},
     ports::{self, Side},
     reader::{Fields, Report, to_text},
-    selector,
+    selector, suppress,
     syntax::{is_dns_label, is_dns_subdomain, nearest},
 };
 use crate::{
@@ -82,6 +82,8 @@ pub struct Checked {
     pub policy: Option<Policy>,
     /// What is to be said about it, in the order of its fields.
     pub findings: Vec<Finding>,
+    /// Findings that its annotation keeps quiet, and that are not in the list.
+    pub suppressed: usize,
 }
 
 impl Checked {
@@ -113,8 +115,11 @@ fn kind_of(kind: &str) -> Option<PolicyKind> {
 pub fn check(value: &Value) -> Checked {
     let mut report = Report::default();
     let policy = identify(&mut report, value).and_then(|kind| object(&mut report, value, kind));
-    let blocked = report.findings.iter().any(|f| f.blocks);
-    Checked { policy: policy.filter(|_| !blocked), findings: report.findings }
+    let mut findings = report.findings;
+    let blocked = findings.iter().any(|f| f.blocks);
+    let (all, quiet) = (findings.len(), suppress::codes(value));
+    findings.retain(|f| f.blocks || !quiet.contains(&f.code));
+    Checked { policy: policy.filter(|_| !blocked), suppressed: all - findings.len(), findings }
 }
 
 /// The kind of policy that an object says it is. In another version fields may mean anything: nothing more is said.
@@ -192,6 +197,7 @@ fn object(report: &mut Report, value: &Value, kind: PolicyKind) -> Option<Policy
         (None, Some(back)) if frontend.takes_all => Ports::OfService { backend: back.plain()? },
         _ => return None,
     };
+    circle(report, &frontend.matcher, &backend.kind, &ports, &backend.path);
     let meta = meta?;
     Some(Policy {
         reference: PolicyRef::new(kind, meta.name),
@@ -240,6 +246,7 @@ fn metadata(report: &mut Report, object: &Fields<'_>, kind: PolicyKind) -> Optio
     });
     string_map(report, &meta, "labels");
     string_map(report, &meta, "annotations");
+    suppress::check(report, &meta);
     let uid = meta.text(report, "uid").unwrap_or_default().to_owned();
     let generation = meta.get("generation").and_then(Value::as_i64).unwrap_or_default();
     Some(Meta { name: name?, uid, generation, created, service_id: service_id(report, &meta) })
@@ -482,6 +489,11 @@ fn local_backend(report: &mut Report, spec: &Fields<'_>) -> Option<BackendPart> 
     let ports = ports::read(report, &fields, Side::Backend);
     let namespaces = namespaces(report, &fields);
     let skip = fields.boolean(report, "skipRedirectFromBackend").unwrap_or(true);
+    if !skip {
+        let message = "connections of the backend pods to the frontend are sent back to them".to_owned();
+        let help = "remove it, unless these pods never dial the frontend";
+        report.warn(code::LOOP, &fields.path.key("skipRedirectFromBackend"), message, help);
+    }
     let kind = Backend::Local { selector: selector?, namespaces, skip_redirect_from_backend: skip };
     Some(BackendPart { kind, ports, path: fields.path })
 }
@@ -607,6 +619,11 @@ fn limit(report: &mut Report, spec: &Fields<'_>) -> Option<u32> {
     let value = fields.get("redirectsPerSecond")?;
     let path = fields.path.key("redirectsPerSecond");
     if let Some(limit) = value.as_u64().and_then(|n| u32::try_from(n).ok()) {
+        if limit == 1 {
+            let message = "a limit of 1 lets one connection a second through on each node".to_owned();
+            let help = "write what the backend of one node can take; 0 is no limit";
+            report.warn(code::TINY_LIMIT, &path, message, help);
+        }
         return Some(limit);
     }
     let help = match value {
@@ -619,6 +636,22 @@ fn limit(report: &mut Report, spec: &Fields<'_>) -> Option<u32> {
     };
     report.block(code::LIMIT, &path, message, &help);
     None
+}
+
+/// A VIP that is its own backend.
+fn circle(report: &mut Report, matcher: &Matcher, backend: &Backend, ports: &Ports, path: &Path) {
+    let (Matcher::Address(vip), Backend::Addresses(addresses), Ports::Listed(pairing)) =
+        (matcher, backend, ports)
+    else {
+        return;
+    };
+    let Some(pair) = pairing.pairs.iter().find(|p| p.backend == p.frontend.number) else { return };
+    if addresses.contains(vip) {
+        let message =
+            format!("{vip} is its own backend on port {}: the connection stays as it is", pair.backend);
+        let help = "write the addresses that are to serve it";
+        report.add(code::LOOP, Severity::Warning, Place::key(path.clone()), message, help);
+    }
 }
 
 /// A frontend of one family never gets a backend of the other.

@@ -129,8 +129,8 @@ spec:
 status: {anything: 1}
 "#,
     );
-    let Checked { policy: Some(policy), findings } = check(&value) else { panic!("it is valid") };
-    assert_eq!(findings, []);
+    let Checked { policy: Some(policy), findings, .. } = check(&value) else { panic!("it is valid") };
+    assert_eq!(findings.iter().map(|f| f.code).collect::<Vec<_>>(), ["BAL0407"]);
     assert_eq!(policy.reference.to_string(), "LocalRedirectPolicy/dns");
     assert_eq!((policy.uid.as_str(), policy.generation), ("u-1", 7));
     assert_eq!(policy.created.map(|t| t.to_string()).as_deref(), Some("2026-01-31T12:00:00Z"));

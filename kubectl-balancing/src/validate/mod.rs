@@ -2,6 +2,7 @@
 
 mod draw;
 mod input;
+mod report;
 mod resolve;
 #[cfg(test)]
 mod tests;
@@ -15,14 +16,14 @@ use balancing_api::{
     cli::document,
     manifest::parse,
     rules::{
-        RULES, Severity, check_files,
+        Examined, RULES, Severity, Suppression, check_files,
         document::{FINDING_LIST, FindingList, Summary},
         page, rule,
     },
 };
 use clap::{Args, ValueEnum};
 
-use self::{draw::Painter, input::File, resolve::Resolved};
+use self::{draw::Painter, input::File, report::Report, resolve::Resolved};
 use crate::text::sanitise;
 
 /// Nothing at or over the threshold was found.
@@ -42,6 +43,13 @@ Examples:
 
   # What a template makes
   helm template . | kubectl balancing validate -f -
+
+  # A finding that is meant: for one policy, or with the annotation balancing.elf.io/suppress in its file
+  kubectl balancing validate -f manifests/ -S BAL0306=LocalRedirectPolicy/web
+
+  # Annotations on a pull request, and a report for its code scanning
+  kubectl balancing validate -f manifests/ -o github
+  kubectl balancing validate -f manifests/ -o sarif > balancing.sarif
 
   # What a rule is about
   kubectl balancing validate --explain BAL0104
@@ -75,6 +83,17 @@ pub struct ValidateArgs {
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
     pub fail_on: FailOn,
 
+    /// Show findings of this severity and worse; the exit status does not depend on it
+    #[arg(long, value_enum, value_name = "SEVERITY", default_value_t)]
+    pub output_threshold: Threshold,
+
+    /// Do not report findings of a rule, for one policy (NAME may hold *) or for all; repeat for several
+    ///
+    /// What keeps a policy from being applied is reported nevertheless. In a file, the annotation
+    /// balancing.elf.io/suppress of a policy does the same: codes, separated by commas.
+    #[arg(short = 'S', long, value_name = "CODE[=KIND/NAME]", value_delimiter = ',')]
+    pub suppress: Vec<Suppression>,
+
     /// List all rules
     #[arg(long, conflicts_with_all = ["filename", "paths", "explain"])]
     pub list_rules: bool,
@@ -92,6 +111,12 @@ pub enum Output {
     Text,
     /// One document, kind FindingList
     Json,
+    /// SARIF 2.1.0, for code scanning
+    Sarif,
+    /// Workflow commands that GitHub shows as annotations
+    Github,
+    /// JUnit XML: a test a policy, which fails as --fail-on says
+    Junit,
 }
 
 /// From which severity on a finding is a failure.
@@ -101,7 +126,31 @@ pub enum FailOn {
     #[default]
     Error,
     /// Warnings too
+    #[value(alias = "warn")]
     Warning,
+}
+
+/// From which severity on a finding is shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Threshold {
+    /// Everything
+    #[default]
+    Info,
+    /// Warnings and errors
+    #[value(alias = "warn")]
+    Warning,
+    /// Errors alone
+    Error,
+}
+
+impl Threshold {
+    fn severity(self) -> Severity {
+        match self {
+            Self::Info => Severity::Info,
+            Self::Warning => Severity::Warning,
+            Self::Error => Severity::Error,
+        }
+    }
 }
 
 impl FailOn {
@@ -145,26 +194,38 @@ fn run_with(
     for failure in &failures {
         writeln!(stderr, "error: {}", sanitise(failure))?;
     }
-    let (findings, summary) = examine(&files);
+    let Outcome { findings, policies, summary, notes } = examine(&files, &args.suppress);
+    let failed = findings.iter().any(|f| f.finding.severity >= args.fail_on.severity());
+    let threshold = args.output_threshold.severity();
+    let shown: Vec<&Resolved> = findings.iter().filter(|f| f.finding.severity >= threshold).collect();
+    let report = Report { files: &files, findings: &shown, policies: &policies, failures: &failures };
     match args.output {
         Output::Text => {
             let painter = Painter::new(colour);
-            for finding in &findings {
+            for finding in &shown {
                 writeln!(stdout, "{}\n", painter.finding(&files, finding))?;
             }
         }
         Output::Json => {
-            let items = findings.iter().map(|f| f.item(&files)).collect();
+            let items = shown.iter().map(|f| f.item(&files)).collect();
             let list = document(FINDING_LIST, FindingList { items, summary });
             serde_json::to_writer_pretty(&mut *stdout, &list)?;
             writeln!(stdout)?;
         }
+        Output::Sarif => {
+            serde_json::to_writer(&mut *stdout, &report.sarif())?;
+            writeln!(stdout)?;
+        }
+        Output::Github => write!(stdout, "{}", report.github())?,
+        Output::Junit => write!(stdout, "{}", report.junit(args.fail_on.severity()))?,
     }
     stdout.flush()?;
     if !files.is_empty() {
+        for note in &notes {
+            writeln!(stderr, "note: {}", sanitise(note))?;
+        }
         write!(stderr, "{}", sum_up(&summary, &findings))?;
     }
-    let failed = findings.iter().any(|f| f.finding.severity >= args.fail_on.severity());
     Ok(match (failures.is_empty(), failed) {
         (false, _) => FAILED,
         (true, true) => FINDINGS,
@@ -172,8 +233,18 @@ fn run_with(
     })
 }
 
+/// What was found in files.
+struct Outcome {
+    findings: Vec<Resolved>,
+    /// Every policy: its file, its document, and what it is called.
+    policies: Vec<(usize, usize, String)>,
+    summary: Summary,
+    /// What is to be said about suppressions.
+    notes: Vec<String>,
+}
+
 /// Parse and check files.
-fn examine(files: &[File]) -> (Vec<Resolved>, Summary) {
+fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
     let parsed: Vec<_> = files
         .iter()
         .map(|file| {
@@ -184,21 +255,48 @@ fn examine(files: &[File]) -> (Vec<Resolved>, Summary) {
             parsed
         })
         .collect();
-    let examined = check_files(&parsed);
+    let mut examined = check_files(&parsed);
+    let notes = suppress(&mut examined, suppressions);
     let count = |s| examined.findings.iter().filter(|f| f.finding.severity == s).count();
     let summary = Summary {
         files: files.len(),
-        objects: examined.policies,
+        objects: examined.policies.len(),
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
         skipped: examined.skipped,
+        suppressed: examined.suppressed,
     };
-    (resolve::resolve(files, examined.findings), summary)
+    let findings = resolve::resolve(files, examined.findings);
+    Outcome { findings, policies: examined.policies, summary, notes }
+}
+
+/// Take out what is suppressed -> what is to be said about suppressions that do not do what they seem to.
+fn suppress(examined: &mut Examined, suppressions: &[Suppression]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for suppression in suppressions {
+        let (about, rest): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut examined.findings).into_iter().partition(|f| suppression.concerns(f));
+        let (kept, quiet): (Vec<_>, Vec<_>) = about.into_iter().partition(|f| f.finding.blocks);
+        if kept.is_empty() && quiet.is_empty() {
+            notes.push(format!("-S {suppression} suppresses nothing"));
+        }
+        for found in &kept {
+            let object = if found.object.is_empty() { "the file" } else { &found.object };
+            notes.push(format!(
+                "{} of {object} is not suppressed: with it, the policy is not applied",
+                found.finding.code
+            ));
+        }
+        examined.suppressed += quiet.len();
+        examined.findings = rest;
+        examined.findings.extend(kept);
+    }
+    notes
 }
 
 /// The counts in words, and where to read on.
 fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
-    let Summary { files, objects, errors, warnings, skipped } = *summary;
+    let Summary { files, objects, errors, warnings, skipped, suppressed } = *summary;
     let many = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
     let found = match (errors, warnings) {
         _ if objects == 0 && errors == 0 => "no policy found, so nothing was checked".to_owned(),
@@ -209,8 +307,12 @@ fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
         0 => String::new(),
         n => format!("; {} skipped", many(n, "other object", "other objects")),
     };
+    let quiet = match suppressed {
+        0 => String::new(),
+        n => format!("; {} suppressed", many(n, "finding", "findings")),
+    };
     let mut text = format!(
-        "{}, {}: {found}{others}\n",
+        "{}, {}: {found}{quiet}{others}\n",
         many(files, "file", "files"),
         many(objects, "policy", "policies")
     );

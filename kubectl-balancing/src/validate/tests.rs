@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::*;
 
 /// The arguments as the command line gives them.
-#[derive(Parser)]
+#[derive(Debug, Parser)]
 struct Line {
     #[command(flatten)]
     args: ValidateArgs,
@@ -71,7 +71,7 @@ fn drawn(files: &[(&str, &str)], colour: bool) -> String {
         .iter()
         .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned(), error: None })
         .collect();
-    let (findings, summary) = examine(&files);
+    let Outcome { findings, summary, .. } = examine(&files, &[]);
     let painter = Painter::new(colour);
     let drawn = findings.iter().map(|f| painter.finding(&files, f) + "\n\n").collect::<String>();
     drawn + &sum_up(&summary, &findings)
@@ -184,7 +184,7 @@ fn exit_status_does_not_depend_on_the_format() {
     let warning = folder.write("warning.yaml", bent("  name: web\n", "  name: web\n  namespace: x\n"));
     let error = folder.write("error.yaml", bent("\"80\"", "\"abc\""));
     let missing = folder.0.join("missing.yaml").display().to_string();
-    for output in ["text", "json"] {
+    for output in ["text", "json", "sarif", "github", "junit"] {
         for (file, fail_on, code) in [
             (&clean, "error", 0),
             (&clean, "warning", 0),
@@ -207,6 +207,122 @@ fn exit_status_does_not_depend_on_the_format() {
     assert!(both.out.contains("BAL0102"), "the other file is checked nevertheless");
     assert!(both.err.starts_with(&format!("error: there is no file or folder {missing}")), "{}", both.err);
     assert_eq!(validate(&[]).code, 2);
+}
+
+/// A file with an error, a warning, an info and a policy that is right, under a name that every format has to escape.
+fn mixed() -> (Folder, String) {
+    let folder = Folder::new();
+    let error = bent("\"80\"", "\"a<b\"");
+    let warning = bent("  name: web\n", "  name: shop\n  namespace: x\n").replace("0.90", "0.91");
+    let info = rule("BAL0204").unwrap().bad.text();
+    let right = bent("name: web", "name: right").replace("0.90", "0.92");
+    let path = folder.write("a, b: 100%.yaml", [error, warning, info, right].join("---\n"));
+    (folder, path)
+}
+
+/// The output with the folder's name taken out.
+fn told(folder: &Folder, path: &str, line: &[&str]) -> String {
+    let ran = validate(&[&[path], line].concat());
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    let encoded = path.replace('%', "%25").replace(':', "%3A").replace(',', "%2C");
+    let uri = format!("file://{}/a%2C%20b%3A%20100%25.yaml", folder.path());
+    ran.out
+        .replace(&uri, "URI")
+        .replace(&encoded, "PROPERTY")
+        .replace(path, "FILE")
+        .replace(env!("CARGO_PKG_VERSION"), "VERSION")
+}
+
+/// SARIF carries the fingerprint of the file's name, which is another in every run here.
+fn without_fingerprints(value: &mut Value) {
+    for result in value["runs"][0]["results"].as_array_mut().unwrap() {
+        let print = result["partialFingerprints"]["finding/v1"].take();
+        assert_eq!(print.as_str().unwrap().len(), 16);
+    }
+}
+
+#[test]
+fn reports_for_machines() {
+    let (folder, path) = mixed();
+    let mut sarif: Value = serde_json::from_str(&told(&folder, &path, &["-o", "sarif"])).unwrap();
+    without_fingerprints(&mut sarif);
+    assert_eq!(sarif["version"], "2.1.0");
+    for result in sarif["runs"][0]["results"].as_array().unwrap() {
+        let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+        assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][index]["id"], result["ruleId"]);
+    }
+    snapshot("sarif", &serde_json::to_string_pretty(&sarif).unwrap());
+    snapshot("github", &told(&folder, &path, &["-o", "github"]));
+    snapshot("junit", &told(&folder, &path, &["-o", "junit"]));
+    let strict = told(&folder, &path, &["-o", "junit", "--fail-on", "warn"]);
+    assert!(strict.contains("tests=\"4\" failures=\"2\" errors=\"0\""), "{strict}");
+}
+
+#[test]
+fn what_could_not_be_read_is_in_the_report() {
+    let folder = Folder::new();
+    let missing = folder.0.join("<missing>.yaml").display().to_string();
+    let sarif = validate(&["-f", &missing, "-o", "sarif"]);
+    let value: Value = serde_json::from_str(&sarif.out).unwrap();
+    let invocation = &value["runs"][0]["invocations"][0];
+    assert_eq!((sarif.code, &invocation["executionSuccessful"]), (2, &Value::Bool(false)));
+    let junit = validate(&["-f", &missing, "-o", "junit"]);
+    assert_eq!(junit.code, 2);
+    assert!(
+        junit.out.contains("errors=\"1\"") && junit.out.contains("&lt;missing&gt;.yaml"),
+        "{}",
+        junit.out
+    );
+}
+
+#[test]
+fn github_gets_ten_of_a_level_and_the_count_of_the_rest() {
+    let folder = Folder::new();
+    let ports: String =
+        (0..13).map(|i| format!("        - {{port: x{i}, protocol: TCP, name: n{i}}}\n")).collect();
+    let text = bent("        - port: \"80\"\n          protocol: TCP\n          name: http\n", &ports);
+    let ran = validate(&["-f", &folder.write("p.yaml", text), "-o", "github"]);
+    let commands = ran.out.lines().filter(|l| l.starts_with("::error ")).count();
+    assert_eq!(commands, 10);
+    assert!(ran.out.lines().last().unwrap().starts_with("and "), "{}", ran.out);
+}
+
+#[test]
+fn file_names_cannot_make_commands() {
+    let folder = Folder::new();
+    let path = folder.write("x\n::stop-commands::y\n.yaml", bent("\"80\"", "\"a\""));
+    let ran = validate(&["-f", &path, "-o", "github"]);
+    assert_eq!(ran.out.lines().filter(|l| l.starts_with("::")).count(), 1, "{}", ran.out);
+    assert_eq!(ran.out.lines().count(), 1);
+}
+
+#[test]
+fn findings_that_are_meant_are_not_reported() {
+    let (_folder, path) = mixed();
+    let ran =
+        validate(&[&path, "-S", "BAL0008=lr/sh*", "-S", "BAL0204", "--fail-on", "warning", "-o", "json"]);
+    let list: Value = serde_json::from_str(&ran.out).unwrap();
+    let codes: Vec<_> =
+        list["items"].as_array().unwrap().iter().map(|i| i["code"].as_str().unwrap()).collect();
+    assert_eq!((ran.code, codes), (1, vec!["BAL0102"]));
+    assert_eq!((&list["summary"]["suppressed"], &list["summary"]["warnings"]), (&2.into(), &0.into()));
+    let blocked = validate(&[&path, "-S", "BAL0102,BAL0201"]);
+    assert_eq!(blocked.code, 1, "what is not applied is an error whatever is suppressed");
+    assert!(blocked.err.contains("BAL0102 of LocalRedirectPolicy/web is not suppressed"), "{}", blocked.err);
+    assert!(blocked.err.contains("-S BAL0201 suppresses nothing"), "{}", blocked.err);
+    let wrong = Line::try_parse_from(["validate", "-f", "x", "-S", "BAL9999"]).unwrap_err();
+    assert!(wrong.exit_code() == 2 && wrong.to_string().contains("--list-rules"), "{wrong}");
+}
+
+#[test]
+fn what_is_shown_does_not_change_the_exit_status() {
+    let (_folder, path) = mixed();
+    for (threshold, count) in [("info", 3), ("warn", 2), ("error", 1)] {
+        let line = [path.as_str(), "--output-threshold", threshold, "--fail-on", "warning", "-o", "json"];
+        let ran = validate(&line);
+        let list: Value = serde_json::from_str(&ran.out).unwrap();
+        assert_eq!((ran.code, list["items"].as_array().unwrap().len()), (1, count), "{threshold}");
+    }
 }
 
 #[test]
