@@ -263,6 +263,30 @@ fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf,
     Ok(ebpf)
 }
 
+/// Whether the programs load on this kernel, for each choice of what they may use of it.
+#[derive(Debug)]
+pub struct Trial {
+    /// `bpf_set_retval` in these hooks.
+    pub set_retval: bool,
+    /// Compare-and-exchange and fetch-add; without them a spin lock guards the budgets.
+    pub atomics: bool,
+    /// Did they load?
+    pub result: Result<(), LoadError>,
+}
+
+/// Loads the programs in every way they can be loaded, with maps of their own in `folder`, an empty folder of a bpf file
+/// system. Attaches nothing; the pins are left there.
+pub fn trials(folder: &Path, sizes: &Sizes) -> Vec<Trial> {
+    ABILITIES
+        .into_iter()
+        .map(|abilities| Trial {
+            set_retval: abilities.set_retval,
+            atomics: abilities.atomics,
+            result: load_with(folder, sizes, abilities).map(drop),
+        })
+        .collect()
+}
+
 /// `enum bpf_attach_type` of a hook.
 fn attach_type(hook: &str) -> u32 {
     match hook {

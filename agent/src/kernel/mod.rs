@@ -13,7 +13,7 @@ mod view;
 
 pub use grace::{Epoch, Grace};
 pub use layout::{Sizes, possible_cpus};
-pub use load::{Attachment, LoadError, Loaded, Opened, open};
+pub use load::{Attachment, LoadError, Loaded, Opened, Trial, open, trials};
 pub use pins::{CleanupError, LockError, cleanup};
 pub use programmer::{Clock, Failure, Programmer, Unread, Written, service_group};
 pub use store::{KernelStore, Limits, RuntimeChange, Store, StoreError};

@@ -11,7 +11,11 @@ use crate::{
     bed::{self, WEB, at, expect, tcp, udp},
 };
 
-pub(crate) const TESTS: &[(&str, Test)] = &[("three_capabilities_are_enough", three_capabilities_are_enough)];
+pub(crate) const TESTS: &[(&str, Test)] = &[
+    ("three_capabilities_are_enough", three_capabilities_are_enough),
+    ("a_missing_capability_is_named", a_missing_capability_is_named),
+    ("the_programs_load_in_every_way", the_programs_load_in_every_way),
+];
 
 /// Numbers of CAP_NET_ADMIN, CAP_PERFMON and CAP_BPF (linux/capability.h).
 const ALLOWED: u64 = 1 << 12 | 1 << 38 | 1 << 39;
@@ -68,4 +72,29 @@ fn effective_capabilities(pid: u32) -> Result<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find_map(|l| l.strip_prefix("CapEff:")).context("no CapEff")?;
     Ok(u64::from_str_radix(line.trim(), 16)?)
+}
+
+fn a_missing_capability_is_named(network: &Network) -> Result<()> {
+    let options =
+        Options { capabilities: ["bpf", "net_admin"].map(str::to_owned).into(), ..Options::default() };
+    let mut node = TestNode::new(network, "n1")?;
+    let failed = node.agent.start(&options).err().context("it starts without CAP_PERFMON")?;
+    let said = format!("{failed:#}");
+    ensure!(said.contains("this process lacks CAP_PERFMON"), "the message is {said}");
+    ensure!(node.pins().is_empty(), "it leaves {:?}", node.pins());
+    Ok(())
+}
+
+/// Also those ways that only older kernels need.
+fn the_programs_load_in_every_way(network: &Network) -> Result<()> {
+    let node = TestNode::new(network, "n1")?;
+    let folder = node.bpffs().join("trials");
+    fs::create_dir(&folder)?;
+    let trials = balancing_agent::kernel::trials(&folder, &balancing_agent::kernel::Sizes::new(64, 64, 2));
+    ensure!(trials.len() == 4, "{} ways", trials.len());
+    for trial in trials {
+        let way = format!("set_retval {} atomics {}", trial.set_retval, trial.atomics);
+        trial.result.with_context(|| way)?;
+    }
+    Ok(())
 }
