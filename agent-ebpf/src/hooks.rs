@@ -117,21 +117,22 @@ fn forward(ctx: &SockAddrContext, key: &FrontendKey, hook: u8, six: bool) -> i32
     PROCEED
 }
 
-/// The way back of a connected UDP socket: its own element, else its storage. Earlier datagrams of the same socket to
-/// this backend under another VIP must not answer for it.
+/// The way back of a connected UDP socket: its own element, else its storage. Where there is storage it is told as well:
+/// earlier datagrams of the same socket to this backend under another VIP must not answer for the connection.
 #[inline(always)]
 fn remember_connected(ctx: &SockAddrContext, key: &FrontendKey, backend: &Backend, rung: u32) -> bool {
     let records = reverse::records(ctx);
-    if records.is_null() && reverse::own(ctx, key, backend) {
+    let owned = reverse::own(ctx, key, backend);
+    if owned && records.is_null() {
         return true;
     }
-    reverse::record(ctx, records, key, backend, rung)
+    reverse::record(ctx, records, key, backend, rung) || owned
 }
 
-/// recvmsg and getpeername: what did the client ask for?
+/// recvmsg and getpeername (`peer`): what did the client ask for?
 #[inline(always)]
-fn backward(ctx: &SockAddrContext, key: &FrontendKey, six: bool) -> i32 {
-    if let Some((addr, port)) = reverse::original(ctx, key) {
+fn backward(ctx: &SockAddrContext, key: &FrontendKey, six: bool, peer: bool) -> i32 {
+    if let Some((addr, port)) = reverse::original(ctx, key, peer) {
         rewrite(ctx.sock_addr, six, &addr, port);
     }
     PROCEED
@@ -147,11 +148,11 @@ macro_rules! forward {
     };
 }
 macro_rules! backward {
-    ($name:ident, $key:ident, $six:expr) => {
+    ($name:ident, $key:ident, $six:expr, $peer:expr) => {
         #[cgroup_sock_addr($name)]
         pub fn $name(ctx: SockAddrContext) -> i32 {
             let key = $key(ctx.sock_addr);
-            backward(&ctx, &key, $six)
+            backward(&ctx, &key, $six, $peer)
         }
     };
 }
@@ -160,10 +161,10 @@ forward!(connect4, key4, HOOK_CONNECT4, false);
 forward!(connect6, key6, HOOK_CONNECT6, true);
 forward!(sendmsg4, key4, HOOK_SENDMSG4, false);
 forward!(sendmsg6, key6, HOOK_SENDMSG6, true);
-backward!(recvmsg4, key4, false);
-backward!(recvmsg6, key6, true);
-backward!(getpeername4, key4, false);
-backward!(getpeername6, key6, true);
+backward!(recvmsg4, key4, false, false);
+backward!(recvmsg6, key6, true, false);
+backward!(getpeername4, key4, false, true);
+backward!(getpeername6, key6, true, true);
 
 #[cgroup_sock(sock_release)]
 pub fn sock_release(ctx: SockContext) -> i32 {

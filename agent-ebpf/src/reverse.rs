@@ -237,19 +237,46 @@ pub fn record_tcp(ctx: &SockAddrContext, key: &FrontendKey, backend: &Backend) {
     }
 }
 
-/// The address that the client asked for, where this socket's peer or the source of a datagram is `key`.
+/// The address that the client asked for, where this socket's peer (`peer`) or the source of a datagram is `key`.
 #[inline(always)]
-pub fn original(ctx: &SockAddrContext, key: &FrontendKey) -> Option<(Addr, u16)> {
+pub fn original(ctx: &SockAddrContext, key: &FrontendKey, peer: bool) -> Option<(Addr, u16)> {
     if key.protocol() == UDP {
-        return original_udp(ctx, key);
+        if peer {
+            // The peer is the connection's, whatever datagrams went elsewhere since.
+            return of_connection(ctx, key).or_else(|| of_datagram(ctx, key));
+        }
+        // The element of a socket that was connected once and is so no more says nothing about its datagrams.
+        return of_datagram(ctx, key)
+            .or_else(|| if is_connected(ctx) { of_connection(ctx, key) } else { None });
     }
     let cookie = cookie(ctx.as_ptr());
     let slot = TCP_SLOTS.get_ptr(cookie as u32 & TCP_MASK.load())?;
     connected(slot, cookie, key)
 }
 
+/// `TCP_ESTABLISHED`: what the state of a connected UDP socket is called.
+const ESTABLISHED: u32 = 1;
+
 #[inline(always)]
-fn original_udp(ctx: &SockAddrContext, key: &FrontendKey) -> Option<(Addr, u16)> {
+fn is_connected(ctx: &SockAddrContext) -> bool {
+    // SAFETY: the hook's own context, and its socket, which this call holds.
+    unsafe {
+        let sk = (&raw const (*ctx.sock_addr).__bindgen_anon_1.sk).read_volatile();
+        (&raw const (*sk).state).read_volatile() == ESTABLISHED
+    }
+}
+
+/// The VIP of a UDP socket's own element.
+#[inline(always)]
+fn of_connection(ctx: &SockAddrContext, key: &FrontendKey) -> Option<(Addr, u16)> {
+    let cookie = cookie(ctx.as_ptr());
+    let slot = UDP_SLOTS.get_ptr(cookie as u32 & UDP_MASK.load())?;
+    connected(slot, cookie, key)
+}
+
+/// The VIP of a UDP socket's translations.
+#[inline(always)]
+fn of_datagram(ctx: &SockAddrContext, key: &FrontendKey) -> Option<(Addr, u16)> {
     let records = records(ctx);
     if !records.is_null() {
         // SAFETY: storage of the socket that this call holds, under its lock.
@@ -275,9 +302,7 @@ fn original_udp(ctx: &SockAddrContext, key: &FrontendKey) -> Option<(Addr, u16)>
             }
         }
     }
-    let cookie = cookie(ctx.as_ptr());
-    let slot = UDP_SLOTS.get_ptr(cookie as u32 & UDP_MASK.load())?;
-    connected(slot, cookie, key)
+    None
 }
 
 /// The VIP of a connected socket's element, if it is this socket's and about this peer.

@@ -165,6 +165,14 @@ impl Client {
         self.outcomes(&Request::SendToAll(name.to_owned(), to))
     }
 
+    /// Ends the connection of a kept UDP socket, which stays open.
+    ///
+    /// # Errors
+    /// The process is gone, or there is no such socket.
+    pub fn disconnect(&mut self, name: &str) -> Result<()> {
+        self.done(&Request::Disconnect(name.to_owned()))
+    }
+
     /// Bytes and their echo on a kept connected socket.
     ///
     /// # Errors

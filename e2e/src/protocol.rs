@@ -142,6 +142,8 @@ pub enum Request {
     SendToAll(String, Vec<SocketAddr>),
     /// Bytes and their echo on a kept connected socket → `Outcomes` with one; `at` is its peer for TCP.
     Echo(String),
+    /// End the connection of a kept UDP socket, which stays open → `Done`.
+    Disconnect(String),
     /// Close a kept socket → `Done`.
     Close(String),
     /// Begin a load → `Done`.

@@ -147,6 +147,10 @@ impl Client {
             Request::SendTo(name, to) => outcomes(dial::send_to(self.socket(&name)?, to)),
             Request::SendToAll(name, to) => Reply::Outcomes(dial::send_to_all(self.socket(&name)?, &to)),
             Request::Echo(name) => outcomes(dial::echo(self.socket(&name)?)),
+            Request::Disconnect(name) => {
+                rustix::net::connect_unspec(self.socket(&name)?)?;
+                Reply::Done
+            }
             Request::Close(name) => {
                 self.kept.remove(&name);
                 Reply::Done

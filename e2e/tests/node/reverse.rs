@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("two_vips_on_one_unconnected_socket", two_vips_on_one_unconnected_socket),
     ("an_unconnected_socket_keeps_its_backend", an_unconnected_socket_keeps_its_backend),
     ("direct_traffic_is_not_renamed", direct_traffic_is_not_renamed),
+    ("a_connection_and_datagrams_of_one_socket", a_connection_and_datagrams_of_one_socket),
     ("a_hundred_thousand_udp_sockets_lose_no_record", a_hundred_thousand_udp_sockets_lose_no_record),
 ];
 
@@ -152,6 +153,33 @@ fn direct_traffic_is_not_renamed(network: &Network) -> Result<()> {
     for (to, want) in [(at(WEB, 53), "l1:5353"), (other, "l2:5353"), (at(WEB, 53), "l1:5353")] {
         let outcome = client.send_to("s", to)?;
         ensure!(network.label(&outcome) == want && outcome.source == Some(to), "{to}: {outcome:?}");
+    }
+    Ok(())
+}
+
+/// What a socket was connected to, and where else it sends datagrams, do not answer for one another.
+fn a_connection_and_datagrams_of_one_socket(network: &Network) -> Result<()> {
+    let mut objects = bed::scenario(network);
+    // Two VIPs, one backend.
+    objects.push(bed::vip_policy("vip", bed::VIP));
+    let mut node = TestNode::started(network, &objects)?;
+    node.settle()?;
+    let (web, vip, direct) = (at(WEB, 53), at(bed::VIP, 53), at(network.v4("l1"), 5353));
+    let client = node.client("c1")?;
+    client.keep("s", udp_connected(web))?;
+    let elsewhere = client.send_to("s", vip)?;
+    ensure!(elsewhere.source == Some(vip), "a datagram to another VIP: {elsewhere:?}");
+    let connected = client.echo("s")?;
+    ensure!(connected.peer == Some(web), "the connection's peer: {connected:?}");
+
+    client.keep("t", udp_connected(web))?;
+    client.disconnect("t")?;
+    for to in [direct, vip, direct, web] {
+        let outcome = client.send_to("t", to)?;
+        ensure!(
+            outcome.source == Some(to) && network.label(&outcome) == "l1:5353",
+            "connected no more, a datagram to {to}: {outcome:?}"
+        );
     }
     Ok(())
 }
