@@ -121,12 +121,16 @@ impl View {
         Ok(all)
     }
 
-    /// One frontend.
-    pub fn frontend(&self, frontend: &Frontend) -> Result<Option<ProgrammedFrontend>, StoreError> {
+    /// One frontend; `names` as [`Self::policies`] gives them, which is too much to read for each.
+    pub fn frontend(
+        &self,
+        frontend: &Frontend,
+        names: &HashMap<u32, PolicyRef>,
+    ) -> Result<Option<ProgrammedFrontend>, StoreError> {
         let _reading = self.store.reading();
         let key = key_of(frontend);
         let Some(slot) = self.store.slot_of(&key)? else { return Ok(None) };
-        Ok(self.decode(&key, &self.store.ladder(slot), &self.policies()?))
+        Ok(self.decode(&key, &self.store.ladder(slot), names))
     }
 
     /// Decides about a flow of a caller that is in these cgroups (its own and all above it).

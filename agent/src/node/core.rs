@@ -1,7 +1,7 @@
 //! The state of a node, and how it follows what the sources say.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -221,6 +221,7 @@ impl Core {
     pub(super) fn policies(&self) -> Vec<PolicyStatus> {
         let failures: BTreeMap<&Frontend, &Failure> = self.programmer.failures().collect();
         let policy_failures: BTreeMap<&PolicyRef, &Failure> = self.programmer.policy_failures().collect();
+        let names = self.view.policies().unwrap_or_default();
         self.compiler
             .reports(&self.snapshot, &self.context)
             .into_iter()
@@ -233,19 +234,24 @@ impl Core {
                     report.reason = failure_reason(failure);
                     report.message = failure.to_string();
                 }
-                let programmed = self.programmed_backends(&report.policy, &report.frontends);
+                let programmed = self.programmed_backends(&report.policy, &report.frontends, &names);
                 report.into_status(programmed)
             })
             .collect()
     }
 
     /// Distinct backends that the maps hold for a policy.
-    fn programmed_backends(&self, policy: &PolicyRef, frontends: &[Frontend]) -> u32 {
+    fn programmed_backends(
+        &self,
+        policy: &PolicyRef,
+        frontends: &[Frontend],
+        names: &HashMap<u32, PolicyRef>,
+    ) -> u32 {
         let of_policy =
             |found: &ProgrammedFrontend| found.policy.as_ref().is_some_and(|(owner, _)| owner == policy);
         let backends: HashSet<(IpAddr, u16)> = frontends
             .iter()
-            .filter_map(|frontend| self.view.frontend(frontend).ok().flatten())
+            .filter_map(|frontend| self.view.frontend(frontend, names).ok().flatten())
             .filter(of_policy)
             .filter_map(|found| found.policy_rung)
             .flat_map(|rung| rung.backends)

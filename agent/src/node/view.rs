@@ -96,14 +96,15 @@ impl NodeView for Shared {
     }
 
     fn frontends(&self, view: View) -> Result<FrontendList, ViewError> {
-        let core = self.core();
-        let names = names(&core);
+        let names = names(&self.core());
         match view {
+            // Without the lock: reading all maps takes its time, and the programming thread needs it.
             View::Programmed => {
                 let found = self.view.frontends().map_err(|e| failed(&e))?;
                 Ok(documents::programmed(&found, &names))
             }
             View::Desired => {
+                let core = self.core();
                 let settings = core.compiler.settings();
                 let limit = |policy: &_| settings.get(policy).map_or(0, |s| s.redirects_per_second);
                 Ok(documents::desired(core.compiler.desired(), &names, limit))
