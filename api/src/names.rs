@@ -117,5 +117,7 @@ pub mod metric {
     pub const SOURCES_SYNCED: &str = "balancing_sources_synced";
     pub const SOURCE_ERRORS: &str = "balancing_source_errors";
     pub const POLICIES: &str = "balancing_policies";
+    pub const RECORDS_EVICTED: &str = "balancing_records_evicted";
+    pub const RECORDS_FAILED: &str = "balancing_records_failed";
     pub const BUILD_INFO: &str = "balancing_build_info";
 }
