@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::{
     bpf,
-    process::{cargo, find, run as execute},
+    process::{built, cargo, find, run as execute},
     setup,
 };
 
@@ -21,7 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let mut build = cargo(&["build", "--locked", "--quiet", "--release"]);
     execute(build.args(["--package", "balancing-bench", "--package", "balancing-agent"]))?;
     execute(
-        Command::new(root.join("target/release/balancing-bench"))
+        Command::new(built("release", "balancing-bench")?)
             .args(arguments)
             .arg("--results")
             .arg(root.join("bench/results"))

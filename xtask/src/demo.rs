@@ -5,18 +5,15 @@ use std::{os::unix::process::CommandExt, process::Command};
 use anyhow::{Context, Result};
 
 use crate::{
-    process::{self, cargo},
+    process::{built, cargo, run as execute},
     setup,
 };
-
-/// The binaries of the demo are built with this profile; `cargo xtask test` builds the same ones.
-const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/debug");
 
 /// Runs the demo; with `once` it needs no terminal.
 pub(crate) fn run(once: bool) -> Result<()> {
     setup::machine()?;
     eprintln!("demo: building (a few minutes the first time)");
-    process::run(&mut cargo(&[
+    execute(&mut cargo(&[
         "build",
         "--locked",
         "-p",
@@ -26,7 +23,8 @@ pub(crate) fn run(once: bool) -> Result<()> {
         "-p",
         "balancing-e2e",
     ]))?;
-    let mut demo = Command::new(format!("{FOLDER}/balancing-demo"));
+    // The profile of the tests, so that nothing is compiled twice.
+    let mut demo = Command::new(built("debug", "balancing-demo")?);
     if once {
         demo.arg("--once");
     }

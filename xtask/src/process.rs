@@ -1,6 +1,10 @@
 //! Running other programs.
 
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -29,9 +33,35 @@ pub(crate) fn shown(command: &Command) -> String {
         .join(" ")
 }
 
+/// Where cargo puts a binary of this workspace, built with that profile's folder (`debug`, `release`).
+pub(crate) fn built(profile: &str, name: &str) -> Result<PathBuf> {
+    let here = env::current_exe().context("failed to find the path of this program")?;
+    beside(&here, profile, name)
+        .with_context(|| format!("{} is in no target folder of cargo", here.display()))
+}
+
+/// The target folder may be anywhere (`CARGO_TARGET_DIR`); the program that runs lies two folders below it.
+fn beside(here: &Path, profile: &str, name: &str) -> Option<PathBuf> {
+    Some(here.parent()?.parent()?.join(profile).join(name))
+}
+
 /// Where a program is, also in the folders of root's programs.
 pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
     folders.map(|f| f.join(program)).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binaries_are_looked_for_where_cargo_was_told_to_put_them() {
+        let here = Path::new("/elsewhere/debug/xtask");
+        let found = |profile| beside(here, profile, "balancing-demo");
+        assert_eq!(found("debug").as_deref(), Some(Path::new("/elsewhere/debug/balancing-demo")));
+        assert_eq!(found("release").as_deref(), Some(Path::new("/elsewhere/release/balancing-demo")));
+        assert_eq!(beside(Path::new("/xtask"), "debug", "balancing-demo"), None);
+    }
 }
