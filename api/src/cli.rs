@@ -24,6 +24,12 @@ pub const POLICY_TOP: &str = "PolicyTop";
 pub const FRONTEND_TOP: &str = "FrontendTop";
 /// Kind of [`Top`] of [`BackendTopItem`].
 pub const BACKEND_TOP: &str = "BackendTop";
+/// Kind of [`Top`] of [`NodeTopItem`].
+pub const NODE_TOP: &str = "NodeTop";
+/// Kind of [`Top`] of [`ProblemItem`].
+pub const PROBLEM_TOP: &str = "ProblemTop";
+/// Kind of [`Top`] of [`GroupTopItem`].
+pub const GROUP_TOP: &str = "GroupTop";
 /// Kind of [`PolicyExplanation`].
 pub const POLICY_EXPLANATION: &str = "PolicyExplanation";
 /// Kind of [`ConnectionExplanation`].
@@ -47,6 +53,9 @@ pub struct Top<T> {
     pub interval: Option<f64>,
     /// Of which nodes the numbers speak.
     pub coverage: Coverage,
+    /// Is it synthetic data, of no cluster?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub demo: bool,
     /// The rows.
     pub items: Vec<T>,
 }
@@ -242,6 +251,122 @@ pub struct BackendTopItem {
 pub struct BackendRates {
     /// See [`BackendTopItem::selected`].
     pub selected: f64,
+}
+
+/// How a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum NodeState {
+    /// A condition of it is not met.
+    Degraded,
+    /// It never reported.
+    Missing,
+    /// Its last report is too old.
+    Stale,
+    /// All conditions are met.
+    Ready,
+}
+
+/// A node in `top nodes`. What is not known of a node is null.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeTopItem {
+    /// Name of the node.
+    pub name: String,
+    /// How it is.
+    pub state: NodeState,
+    /// Reason of the first condition that is not met; empty where all are.
+    pub reason: String,
+    /// The same for people.
+    pub message: String,
+    /// Version of its agent.
+    pub agent: Option<String>,
+    /// Release of its kernel.
+    pub kernel: Option<String>,
+    /// Policies that select it, and those whose rung is in the maps.
+    pub policies: BackendCount,
+    /// Programs that should be attached, and those that are.
+    pub programs: BackendCount,
+    /// Name of the fullest map.
+    pub map: Option<String>,
+    /// How full that is, 0 to 1.
+    pub map_fill: Option<f64>,
+    /// When its counters were read.
+    pub taken_at: Option<Timestamp>,
+    /// Seconds from then to the latest report of any node.
+    pub age: Option<f64>,
+    /// When its agent started.
+    pub started_at: Option<Timestamp>,
+    /// Connections sent to a local backend by LocalRedirectPolicies.
+    pub redirects: u64,
+    /// Connections sent to the backends of BalancingPolicies.
+    pub balanced: u64,
+    /// Redirects not made because a limit was reached; the connection went on down the ladder.
+    pub qos_drops: u64,
+    /// Connections that went on down the ladder for another reason.
+    pub fallbacks: u64,
+    /// Connections refused.
+    pub refusals: u64,
+    /// Events that found no room in the ring. Counters are exact all the same.
+    pub lost: u64,
+    /// The same per second; null where only one sample exists or a counter began again.
+    pub rates: Option<NodeRates>,
+}
+
+/// Rates of a node, per second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeRates {
+    /// See [`NodeTopItem::redirects`].
+    pub redirects: f64,
+    /// See [`NodeTopItem::balanced`].
+    pub balanced: f64,
+    /// See [`NodeTopItem::qos_drops`].
+    pub qos_drops: f64,
+    /// See [`NodeTopItem::fallbacks`].
+    pub fallbacks: f64,
+    /// See [`NodeTopItem::refusals`].
+    pub refusals: f64,
+    /// See [`NodeTopItem::lost`].
+    pub lost: f64,
+}
+
+/// How bad a problem is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Severity {
+    /// Something does not work.
+    Error,
+    /// It works, but not as its author wants, or not for long.
+    Warning,
+}
+
+/// A problem in `top problems`, once for all nodes that have it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProblemItem {
+    /// How bad it is.
+    pub severity: Severity,
+    /// Its cause in one word: the reason of a condition or of a policy's state where there is one.
+    pub reason: String,
+    /// What it concerns: `LocalRedirectPolicy/x`, `frontend 10.0.0.1:53/UDP`, `map backends`, `file x.yaml`, `node`.
+    pub object: String,
+    /// What is, in words.
+    pub message: String,
+    /// What to do or to look at next.
+    pub next: String,
+    /// The nodes that have it.
+    pub nodes: Vec<String>,
+}
+
+/// A group in `top --group-by`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupTopItem {
+    /// What its rows have in common.
+    pub group: String,
+    /// How many rows it stands for.
+    pub rows: u32,
+    /// Sums of the rows' numbers, by column; null where one of them is not known.
+    pub sums: BTreeMap<String, Option<f64>>,
 }
 
 /// Does a policy do what it says?

@@ -10,5 +10,8 @@ pub mod manifest;
 pub mod names;
 pub mod net;
 pub mod open;
+pub mod pattern;
 pub mod policy;
+pub mod recording;
 pub mod rules;
+pub mod trace;

@@ -9,6 +9,7 @@ use crate::{
     colour::{self, ColourChoice},
     explain::{self, connection::ConnectionArgs, policy::PolicyArgs},
     top::{self, TopArgs},
+    trace::{self, TraceArgs},
     tui,
     validate::{self, ValidateArgs},
 };
@@ -17,6 +18,8 @@ use crate::{
 const DEFAULT_AGENT: &str = "unix:/run/balancing/agent.sock";
 /// What a shell shows for a program that a closed pipe ended: 128 and SIGPIPE.
 const CLOSED_PIPE: u8 = 141;
+/// The same for Ctrl-C: 128 and SIGINT.
+const INTERRUPTED: u8 = 130;
 
 /// Shows what Balancing redirects on a node, what it does not, and why. It only reads.
 ///
@@ -73,6 +76,18 @@ pub enum Command {
     },
     /// Check policies in files against the rules, without agent, cluster or network
     Validate(Box<ValidateArgs>),
+    /// Show decisions as they are made, one a line
+    ///
+    /// Every line is one connect(), or one datagram on an unconnected socket, that met a frontend. While somebody looks,
+    /// the agent reports all of them, up to 100,000 a second; what is lost, or is more than --rate, is counted in its
+    /// place. Filters of one kind are alternatives, filters of different kinds must all hold; * in names stands for any
+    /// letters. Ctrl-C ends it, with status 130.
+    #[command(after_help = "Examples:
+  kubectl balancing trace                                         until Ctrl-C
+  kubectl balancing trace --policy node-local-dns --not --outcome redirect
+  kubectl balancing trace --from-pod 'default/*' --to 10.96.0.10:53 --count 20
+  kubectl balancing trace --last 50 -o json | jq .outcome")]
+    Trace(Box<TraceArgs>),
     /// Print the version of this program
     Version,
 }
@@ -123,11 +138,13 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
         Some(Command::Top(args)) if live(args) => {
             let sort = top::check(args)?;
             drop(out);
-            tui::shell::run(args, sort, client, coloured).await
+            tui::shell::run(args, sort, top::source(args, client)?, coloured).await
         }
         Some(Command::Top(args)) => {
-            top::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
-            Ok(0)
+            top::check(args)?;
+            let source = top::source(args, client)?;
+            let good = top::run(args, source, &mut out, &mut io::stderr().lock(), coloured).await?;
+            Ok(u8::from(!good))
         }
         Some(Command::Explain { what: Some(ExplainCommand::Policy(args)) }) => {
             explain::policy::run(args, &client, &mut out, coloured).await?;
@@ -140,6 +157,10 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
         Some(Command::Explain { what: None }) => help(&mut out, "explain"),
         Some(Command::Validate(args)) => {
             Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured))
+        }
+        Some(Command::Trace(args)) => {
+            let end = trace::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
+            Ok(if end == trace::End::Interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Version) => {
             writeln!(out, "kubectl-balancing {}", env!("CARGO_PKG_VERSION"))?;
@@ -182,7 +203,12 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 /// Is this a live view: a terminal that can draw, and nothing that asks for printed output?
 fn live(args: &TopArgs) -> bool {
     let draws = io::stdout().is_terminal() && std::env::var_os("TERM").is_none_or(|t| t != *"dumb");
-    draws && !args.once && args.count.is_none() && args.output.is_none()
+    draws
+        && !args.once
+        && args.count.is_none()
+        && args.output.is_none()
+        && args.fail_if.is_none()
+        && args.group_by.is_none()
 }
 
 #[cfg(test)]

@@ -1,10 +1,15 @@
 //! The columns of every table, once: terminal UI, `-o table|wide|csv`, sort keys and filters all read this registry.
 
+pub mod events;
+mod nodes;
+mod problems;
+
 use std::cmp::Ordering;
 
 use balancing_api::{
     agent::PolicyState,
     cli::{BackendState, BackendTopItem, FrontendState, FrontendTopItem, PolicyTopItem},
+    names::rung_reason,
     net::Frontend,
     policy::PolicyRef,
 };
@@ -56,6 +61,11 @@ impl Cell {
         Self::Text(text.into())
     }
 
+    /// Where nothing is known, that is said.
+    fn unknown(text: Option<&str>) -> Self {
+        Self::text(text.unwrap_or(UNKNOWN))
+    }
+
     fn optional(text: Option<impl Into<String>>) -> Self {
         text.map_or_else(|| Self::text(""), Self::text)
     }
@@ -87,6 +97,28 @@ impl Cell {
             Self::Limit(n) | Self::Id(n) => n.to_string(),
             Self::Rate(v) | Self::Share(v) => v.map(|v| v.to_string()).unwrap_or_default(),
             Self::Ratio(..) => self.shown(),
+        }
+    }
+
+    /// The same with whole numbers, unscaled, and rates to a hundredth.
+    #[must_use]
+    pub fn exact(&self) -> String {
+        match self {
+            Self::Count(n) => n.to_string(),
+            Self::Rate(Some(r)) => format!("{r:.2}"),
+            _ => self.shown(),
+        }
+    }
+
+    /// Its number, where it is one that is known.
+    #[must_use]
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Self::Text(_) | Self::Ranked(..) => None,
+            Self::Count(n) => Some(*n as f64),
+            Self::Limit(n) | Self::Id(n) => Some(f64::from(*n)),
+            Self::Rate(v) | Self::Share(v) => *v,
+            Self::Ratio(a, _) => Some(f64::from(*a)),
         }
     }
 
@@ -122,8 +154,10 @@ pub enum Ellipsis {
 pub enum Shown {
     /// Always.
     Always,
-    /// In `-o wide` and csv only.
+    /// In `-o wide` and csv, and in the terminal UI when it is asked for.
     Wide,
+    /// In the terminal UI only, which puts its value in.
+    Live,
 }
 
 /// What is known of a column beside its values.
@@ -147,6 +181,15 @@ pub struct Meta {
     pub help: &'static str,
 }
 
+impl Meta {
+    /// Does the sum of its values over rows mean anything?
+    #[must_use]
+    pub fn summed(&self) -> bool {
+        const NOT: [&str; 6] = ["limit", "id", "share", "mapFill", "backends", "nodes"];
+        self.number && !NOT.contains(&self.key) && self.key != "programs" && self.key != "policies"
+    }
+}
+
 /// A column of a table of `R`.
 pub struct Column<R: 'static> {
     /// What is known of it beside its values.
@@ -164,6 +207,12 @@ pub enum RowId {
     Frontend(Frontend),
     /// A backend.
     Backend(BackendId),
+    /// A node, by name.
+    Node(String),
+    /// A problem: reason, what it concerns, first node that has it.
+    Problem(String, String, String),
+    /// An event, by number.
+    Event(u64),
 }
 
 /// A row of a table.
@@ -201,7 +250,8 @@ impl Sort {
             .iter()
             .position(|c| c.meta.key.eq_ignore_ascii_case(name) || c.meta.header.eq_ignore_ascii_case(name));
         found.map(|column| Self { column, descending }).ok_or_else(|| {
-            let known: Vec<&str> = R::columns().iter().map(|c| c.meta.key).collect();
+            let known = R::columns().iter().filter(|c| c.meta.shown != Shown::Live);
+            let known: Vec<&str> = known.map(|c| c.meta.key).collect();
             UnknownColumn { asked: text.to_owned(), known: known.join(", ") }
         })
     }
@@ -247,6 +297,11 @@ const fn column<R>(
 impl<R> Column<R> {
     const fn wide(mut self) -> Self {
         self.meta.shown = Shown::Wide;
+        self
+    }
+
+    const fn live(mut self) -> Self {
+        self.meta.shown = Shown::Live;
         self
     }
 
@@ -355,10 +410,17 @@ impl Row for PolicyTopItem {
             )
             .number()
             .priority(1),
-            column("reason", "WHY", "reason of the state", |r: &PolicyTopItem| Cell::text(r.reason.as_str()))
-                .priority(3)
-                .max(22)
-                .end_cut(),
+            column("reason", "WHY", "reason of the state, or why redirects are not made", |r: &PolicyTopItem| {
+                Cell::text(why(r))
+            })
+            .priority(3)
+            .max(22)
+            .end_cut(),
+            column("trend", "TREND", "connections sent to the policy's backends, over time", |_: &PolicyTopItem| {
+                Cell::text("")
+            })
+            .live()
+            .priority(6),
             column(
                 "limit",
                 "QOS-LIMIT",
@@ -422,8 +484,17 @@ impl Row for PolicyTopItem {
     }
 
     fn tone(&self) -> Tone {
-        policy_tone(self.state)
+        if is_saturated(self) { Tone::Warn } else { policy_tone(self.state) }
     }
+}
+
+/// Does its limit keep connections from its backends?
+fn is_saturated(row: &PolicyTopItem) -> bool {
+    row.state == PolicyState::Programmed && row.rates.as_ref().is_some_and(|r| r.qos_drops > 0.0)
+}
+
+fn why(row: &PolicyTopItem) -> &str {
+    if is_saturated(row) { rung_reason::QOS_LIMIT } else { &row.reason }
 }
 
 /// How a policy's state is to be taken.

@@ -13,14 +13,18 @@ use balancing_api::{
         Otherwise, PolicyCounters, PolicyState, PolicyStatus, RungInfo, RungKind,
     },
     cli::{
-        BackendState, BackendTopItem, Coverage, FrontendRates, FrontendState, FrontendTopItem, NodeCount,
-        PolicyRates, PolicyTopItem,
+        BackendRates, BackendState, BackendTopItem, Coverage, FrontendRates, FrontendState, FrontendTopItem,
+        NodeCount, NodeTopItem, PolicyRates, PolicyTopItem, ProblemItem,
     },
-    names::condition,
     net::{Frontend, Protocol},
     policy::{PolicyKind, PolicyRef},
 };
 use jiff::Timestamp;
+
+use crate::{
+    nodes::node_rows,
+    problems::{is_whole_node, problem_rows},
+};
 
 /// What one node's agent answered.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,11 +37,13 @@ pub struct NodeSample {
     pub counters: Counters,
 }
 
-/// What all nodes answered at one moment. A node that did not answer is not in `nodes`.
+/// What all nodes answered at one moment.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sample {
     /// Those that answered.
     pub nodes: Vec<NodeSample>,
+    /// What those said last that did not answer in time. It is in no sum.
+    pub stale: Vec<NodeSample>,
     /// Which nodes the numbers speak of.
     pub coverage: Coverage,
 }
@@ -46,7 +52,7 @@ impl Sample {
     /// The sample of a single agent.
     #[must_use]
     pub fn of_one(node: NodeSample) -> Self {
-        Self { nodes: vec![node], coverage: Coverage { fresh: 1, ..Coverage::default() } }
+        Self { nodes: vec![node], stale: Vec::new(), coverage: Coverage { fresh: 1, ..Coverage::default() } }
     }
 
     /// When the latest of the nodes was read.
@@ -69,15 +75,6 @@ pub struct BackendId {
     pub owner: String,
 }
 
-/// Something that concerns a whole node, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// Name of the node.
-    pub node: String,
-    /// What is wrong.
-    pub text: String,
-}
-
 /// The rows of one sample, with rates where there was a sample before.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Board {
@@ -91,8 +88,10 @@ pub struct Board {
     pub frontends: Vec<FrontendTopItem>,
     /// A row a backend and owner, by owner.
     pub backends: Vec<BackendTopItem>,
-    /// What concerns whole nodes.
-    pub problems: Vec<Problem>,
+    /// A row a node, what does not work first.
+    pub nodes: Vec<NodeTopItem>,
+    /// What is wrong, the worst first.
+    pub problems: Vec<ProblemItem>,
 }
 
 /// How bad a state is; problems come first.
@@ -125,8 +124,16 @@ impl Board {
         let policies = policy_rows(&sample, &spans);
         let frontends = frontend_rows(&sample, &spans);
         let backends = backend_rows(&sample, &spans);
-        let problems = sample.nodes.iter().flat_map(problems).collect();
-        Self { interval, policies, frontends, backends, problems, sample }
+        let nodes = node_rows(&sample, &spans);
+        drop(spans);
+        let mut board = Self { interval, policies, frontends, backends, nodes, problems: Vec::new(), sample };
+        board.problems = problem_rows(&board);
+        board
+    }
+
+    /// Problems of whole nodes, rather than of one policy or frontend.
+    pub fn node_problems(&self) -> impl Iterator<Item = &ProblemItem> {
+        self.problems.iter().filter(|p| is_whole_node(p))
     }
 
     /// What the first node that knows the policy says about it.
@@ -141,8 +148,9 @@ impl Board {
 }
 
 /// Two samples of one node whose difference makes rates.
-struct Span<'a> {
+pub(crate) struct Span<'a> {
     seconds: f64,
+    lost: u64,
     policies: HashMap<&'a PolicyRef, &'a PolicyCounters>,
     frontends: HashMap<Frontend, &'a FrontendCounters>,
     backends: HashMap<BackendId, u64>,
@@ -157,6 +165,7 @@ impl<'a> Span<'a> {
         let seconds = now.counters.taken_at.duration_since(before.counters.taken_at).as_secs_f64();
         (seconds > 0.0).then(|| Self {
             seconds,
+            lost: before.counters.events.lost,
             policies: before.counters.policies.iter().map(|c| (&c.policy, c)).collect(),
             frontends: before.counters.frontends.iter().map(|c| (c.frontend, c)).collect(),
             backends: before.counters.backends.iter().map(|c| (backend_id(c), c.selected)).collect(),
@@ -166,6 +175,27 @@ impl<'a> Span<'a> {
     /// A counter per second; none where it went down, because then it began again.
     fn rate(&self, before: u64, now: u64) -> Option<f64> {
         now.checked_sub(before).map(|n| n as f64 / self.seconds)
+    }
+}
+
+impl Span<'_> {
+    /// Rates of a policy.
+    pub(crate) fn policy(&self, policy: &PolicyRef, now: Option<&PolicyCounters>) -> Option<PolicyRates> {
+        policy_rates(self, self.policies.get(policy).copied(), now)
+    }
+
+    /// Rates of a frontend.
+    pub(crate) fn frontend(
+        &self,
+        frontend: Frontend,
+        now: Option<&FrontendCounters>,
+    ) -> Option<FrontendRates> {
+        frontend_rates(self, self.frontends.get(&frontend).copied(), now)
+    }
+
+    /// Events lost per second.
+    pub(crate) fn lost(&self, now: u64) -> Option<f64> {
+        self.rate(self.lost, now)
     }
 }
 
@@ -476,21 +506,31 @@ fn backend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<BackendTopIt
             row(backend_id(counted), BackendState::Removed, None);
         }
     }
+    let mut began_again: HashSet<BackendId> = HashSet::new();
     for (node, span) in sample.nodes.iter().zip(spans) {
-        let counted: HashMap<BackendId, u64> =
-            node.counters.backends.iter().map(|c| (backend_id(c), c.selected)).collect();
-        for ((_, id), row) in &mut rows {
-            let now = counted.get(id).copied();
-            row.selected += now.unwrap_or(0);
-            if let Some(span) = span {
-                let before = span.backends.get(id).copied();
-                let rate = match (before, now) {
-                    (Some(_), None) => None,
-                    (before, now) => span.rate(before.unwrap_or(0), now.unwrap_or(0)),
-                };
-                if let Some(rate) = rate {
-                    row.rates.get_or_insert_default().selected += rate;
+        let mut counted: HashSet<BackendId> = HashSet::new();
+        for now in &node.counters.backends {
+            let id = backend_id(now);
+            if let Some(row) = rows.get_mut(&(id.owner.clone(), id.clone())) {
+                row.selected += now.selected;
+                let before = span.as_ref().map(|s| s.backends.get(&id).copied().unwrap_or(0));
+                match (span, before.and_then(|b| span.as_ref()?.rate(b, now.selected))) {
+                    (Some(_), Some(rate)) => row.rates.get_or_insert_default().selected += rate,
+                    (Some(_), None) => drop(began_again.insert(id.clone())),
+                    (None, _) => {}
                 }
+            }
+            counted.insert(id);
+        }
+        // Counters that went with what they counted.
+        began_again
+            .extend(span.iter().flat_map(|s| s.backends.keys()).filter(|id| !counted.contains(*id)).cloned());
+    }
+    if spans.iter().any(Option::is_some) {
+        // What was never chosen was chosen zero times.
+        for ((_, id), row) in &mut rows {
+            if row.rates.is_none() && !began_again.contains(id) {
+                row.rates = Some(BackendRates::default());
             }
         }
     }
@@ -512,33 +552,6 @@ fn add_shares(rows: &mut [BackendTopItem]) {
     }
 }
 
-/// What a node's status says is wrong with all of it.
-fn problems(node: &NodeSample) -> Vec<Problem> {
-    let status = &node.status;
-    let name = &status.node.name;
-    let problem = |text: String| Problem { node: name.clone(), text };
-    let mut found = Vec::new();
-    for c in status.conditions.iter().filter(|c| c.status != "True") {
-        // Ready repeats the others; what cannot be read follows one by one; EPERM instead of ECONNREFUSED is no fault.
-        let repeated = c.type_ == condition::SOURCES_SYNCED && !status.source_errors.is_empty();
-        if repeated || c.type_ == condition::READY || c.type_ == condition::ERRNO_FIDELITY {
-            continue;
-        }
-        let colon = if c.message.is_empty() { "" } else { ": " };
-        found.push(problem(format!("{} is {} ({}){colon}{}", c.type_, c.status, c.reason, c.message)));
-    }
-    for e in &status.source_errors {
-        let place = match (e.line, e.column) {
-            (0, _) => e.file.clone(),
-            (line, 0) => format!("{}:{line}", e.file),
-            (line, column) => format!("{}:{line}:{column}", e.file),
-        };
-        let object = if e.object.is_empty() { String::new() } else { format!("{}: ", e.object) };
-        found.push(problem(format!("{place}: {object}{}", e.message)));
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use balancing_api::net::Protocol;
@@ -557,7 +570,7 @@ mod tests {
 
     fn sample(worlds: &[&World]) -> Sample {
         let coverage = Coverage { fresh: worlds.len() as u32, ..Coverage::default() };
-        Sample { nodes: worlds.iter().map(|w| node(w)).collect(), coverage }
+        Sample { nodes: worlds.iter().map(|w| node(w)).collect(), stale: vec![], coverage }
     }
 
     fn row<'a>(board: &'a Board, name: &str) -> &'a PolicyTopItem {

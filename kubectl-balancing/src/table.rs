@@ -10,7 +10,7 @@ use crate::columns::{Column, Row, Shown, Tone};
 #[must_use]
 pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool) -> String {
     let columns: Vec<&Column<R>> =
-        R::columns().iter().filter(|c| wide || c.meta.shown == Shown::Always).collect();
+        R::columns().iter().filter(|c| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide).collect();
     let plain = plain(rows, &columns);
     if colour { coloured(&plain, rows) } else { plain }
 }
@@ -86,10 +86,15 @@ pub fn aligned(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
     out
 }
 
+/// Every column that has a value without the terminal UI.
+fn printed<R: Row>() -> impl Iterator<Item = &'static Column<R>> {
+    R::columns().iter().filter(|c| c.meta.shown != Shown::Live)
+}
+
 /// The header line of the comma-separated form.
 #[must_use]
 pub fn csv_header<R: Row>() -> String {
-    let keys: Vec<&str> = std::iter::once("time").chain(R::columns().iter().map(|c| c.meta.key)).collect();
+    let keys: Vec<&str> = std::iter::once("time").chain(printed::<R>().map(|c| c.meta.key)).collect();
     keys.join(",") + "\n"
 }
 
@@ -98,7 +103,7 @@ pub fn csv_header<R: Row>() -> String {
 pub fn csv<R: Row>(rows: &[&R], time: &str) -> String {
     let mut out = String::new();
     for row in rows {
-        let cells = R::columns().iter().map(|c| (c.cell)(row).raw());
+        let cells = printed::<R>().map(|c| (c.cell)(row).raw());
         let line: Vec<String> = std::iter::once(time.to_owned()).chain(cells).map(|c| quoted(&c)).collect();
         out.push_str(&line.join(","));
         out.push('\n');
@@ -106,7 +111,8 @@ pub fn csv<R: Row>(rows: &[&R], time: &str) -> String {
     out
 }
 
-fn quoted(cell: &str) -> String {
+/// A value of a comma-separated line.
+pub(crate) fn quoted(cell: &str) -> String {
     if cell.contains([',', '"', '\n']) {
         format!("\"{}\"", cell.replace('"', "\"\""))
     } else {

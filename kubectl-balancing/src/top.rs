@@ -1,36 +1,28 @@
 //! `top` without a terminal: samples, one after the other, as text.
 
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
 
 use balancing_api::cli::{
-    BACKEND_TOP, BackendTopItem, FRONTEND_TOP, FrontendTopItem, POLICY_TOP, PolicyTopItem, Top, document,
+    BACKEND_TOP, FRONTEND_TOP, GROUP_TOP, GroupTopItem, NODE_TOP, POLICY_TOP, PROBLEM_TOP, Top, document,
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+pub use crate::rows::What;
 use crate::{
     client::Client,
-    columns::{Row, Sort, UnknownColumn, order},
-    filter::Filter,
+    columns::{Row, Shown, Sort, UnknownColumn, order},
+    demo::Demo,
+    filter::{Filter, FilterError},
+    problems::places,
+    recording::{Recorder, Replay, ReplayError},
+    rows::with_rows,
     sample::{Board, Sample},
+    source::{self, Answer, Source},
     table,
-    text::sanitise,
+    text::{list, plural, sanitise},
+    tui::style::Theme,
 };
-
-/// What `top` shows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum What {
-    /// A row a policy: its state, its rates, and why it is not in force.
-    #[default]
-    #[value(alias = "policy", alias = "lr", alias = "bl")]
-    Policies,
-    /// A row an address and port that clients dial.
-    #[value(alias = "frontend")]
-    Frontends,
-    /// A row a backend, with its share of the traffic.
-    #[value(alias = "backend")]
-    Backends,
-}
 
 /// `-o` of `top`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -76,15 +68,55 @@ pub struct TopArgs {
     /// an unknown name lists them all. [default: what is wrong first, then by name]
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     pub sort_by: Option<String>,
-    /// Show only rows that contain these words; ! in front of a word leaves out those that do.
-    #[arg(long, value_name = "TEXT", default_value = "")]
+    /// Show only these rows: words that they contain, and comparisons of columns.
+    ///
+    /// 'dns !shadow', 'kind=lr and qosDrops>0', 'name~^edge or not (state=Programmed)': FIELD OP VALUE with = != < <= > >= and
+    /// ~ !~ for regular expressions; and, or, not, parentheses. Fields are those of --sort-by.
+    #[arg(long, value_name = "EXPR", default_value = "")]
     pub filter: String,
+    /// Exit with 1 if a row matches this expression, as in --fail-if 'qosDrops>0'. It is written as --filter is.
+    #[arg(long, value_name = "EXPR")]
+    pub fail_if: Option<String>,
+    /// Show at most so many rows.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub top: Option<u32>,
+    /// Sum rows that have the same value in this column, as in `top backends --group-by node`.
+    #[arg(long, value_name = "COLUMN")]
+    pub group_by: Option<String>,
+    /// End after that time.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "once")]
+    pub duration: Option<Duration>,
+    /// Write every sample to this file as well, to be shown again with --replay.
+    #[arg(long, value_name = "FILE")]
+    pub record: Option<PathBuf>,
+    /// Show a recording instead of asking an agent. With --once: its last sample.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "demo"])]
+    pub replay: Option<PathBuf>,
+    /// How many times faster a recording is shown.
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed, requires = "replay")]
+    pub speed: f64,
+    /// Show a synthetic cluster instead of asking an agent; everything is marked DEMO DATA.
+    #[arg(long)]
+    pub demo: bool,
+    /// What the synthetic cluster does: the same seed, the same numbers.
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "demo")]
+    pub seed: u64,
+    /// How many nodes the synthetic cluster has.
+    #[arg(long, value_name = "N", default_value_t = 12, requires = "demo", value_parser = clap::value_parser!(u32).range(1..=5000))]
+    pub nodes: u32,
+    /// Colours of the live view.
+    #[arg(long, value_enum, default_value_t, value_name = "THEME")]
+    pub theme: Theme,
+    /// Draw with ASCII characters only, as in a locale that is not UTF-8.
+    #[arg(long)]
+    pub ascii: bool,
+    /// Time that charts and trends show at first.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3m")]
+    pub window: Duration,
 }
 
-/// Reads `--interval`.
-fn parse_interval(text: &str) -> Result<Duration, String> {
-    const LEAST: Duration = Duration::from_millis(100);
-    const MOST: Duration = Duration::from_secs(3600);
+/// Reads a time with its unit.
+fn parse_time(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let seconds = match &text[number.len()..] {
         "ms" => 0.001,
@@ -94,8 +126,14 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         unit => return Err(format!("unknown unit {unit:?}; use ms, s or m")),
     };
     let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-    let interval = Duration::try_from_secs_f64(number * seconds)
-        .map_err(|_| "it must be a time from 0s to 1h".to_owned())?;
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| "it must be a time from 0s to 1h".to_owned())
+}
+
+/// Reads `--interval`.
+fn parse_interval(text: &str) -> Result<Duration, String> {
+    const LEAST: Duration = Duration::from_millis(100);
+    const MOST: Duration = Duration::from_secs(3600);
+    let interval = parse_time(text)?;
     if interval > MOST {
         return Err("it must not be longer than 1h".to_owned());
     }
@@ -105,15 +143,46 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
     Ok(interval)
 }
 
+/// Reads `--duration` and `--window`.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_time(text).and_then(|t| if t.is_zero() { Err("it must not be 0".to_owned()) } else { Ok(t) })
+}
+
+/// Reads `--speed`.
+fn parse_speed(text: &str) -> Result<f64, String> {
+    let speed: f64 = text.parse().map_err(|_| format!("{text:?} is not a number"))?;
+    if (0.01..=1000.0).contains(&speed) { Ok(speed) } else { Err("it must be from 0.01 to 1000".to_owned()) }
+}
+
 /// Why `top` ended.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The agent did not answer.
+    /// The agent or the recording did not answer.
     #[error(transparent)]
-    Client(#[from] crate::client::Error),
-    /// `--sort-by` names no column.
+    Source(#[from] source::Error),
+    /// The recording cannot be read.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
+    /// The recording cannot be written.
+    #[error("failed to write the recording {file}: {source}")]
+    Record {
+        /// The file.
+        file: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// `--sort-by` or `--group-by` names no column.
     #[error(transparent)]
     Column(#[from] UnknownColumn),
+    /// `--filter` is none.
+    #[error("--filter: {0}")]
+    Filter(FilterError),
+    /// `--fail-if` is none.
+    #[error("--fail-if: {0}")]
+    FailIf(FilterError),
+    /// The recording has no sample.
+    #[error("the recording has no sample")]
+    Empty,
     /// The output could not be written.
     #[error("failed to write the output: {0}")]
     Write(#[from] std::io::Error),
@@ -125,77 +194,192 @@ pub enum Error {
     Yaml(#[from] serde_yaml::Error),
 }
 
-/// Checks what can be checked before anything is asked.
-pub fn check(args: &TopArgs) -> Result<Option<Sort>, UnknownColumn> {
-    let Some(text) = args.sort_by.as_deref() else { return Ok(None) };
-    match args.what {
-        What::Policies => Sort::parse::<PolicyTopItem>(text),
-        What::Frontends => Sort::parse::<FrontendTopItem>(text),
-        What::Backends => Sort::parse::<BackendTopItem>(text),
+/// Checks what clap cannot: the columns and expressions that arguments name -> what to sort by.
+pub fn check(args: &TopArgs) -> Result<Option<Sort>, Error> {
+    fn of<R: Row>(args: &TopArgs, _: &[R]) -> Result<Option<Sort>, Error> {
+        Filter::parse::<R>(&args.filter).map_err(Error::Filter)?;
+        Filter::parse::<R>(args.fail_if.as_deref().unwrap_or_default()).map_err(Error::FailIf)?;
+        if let Some(column) = &args.group_by {
+            Sort::parse::<R>(column)?;
+        }
+        Ok(args.sort_by.as_deref().map(Sort::parse::<R>).transpose()?)
     }
-    .map(Some)
+    let (none, events) = (Board::default(), []);
+    with_rows!(args.what, none, events, rows => of(args, rows))
 }
 
-/// Prints one table an interval. A sample is taken first, so that every table has rates.
+/// Where the samples come from.
+pub fn source(args: &TopArgs, client: Client) -> Result<Source, Error> {
+    Ok(match &args.replay {
+        Some(path) => Source::Replay(Box::new(Replay::open(path, args.speed)?)),
+        None if args.demo => Source::Demo(Box::new(Demo::new(args.seed, args.nodes))),
+        None => Source::Agent(client),
+    })
+}
+
+/// The recording that `--record` asks for.
+pub fn recorder(args: &TopArgs, source: &Source) -> Result<Option<Recorder>, Error> {
+    let Some(path) = &args.record else { return Ok(None) };
+    let failed = |source| Error::Record { file: path.display().to_string(), source };
+    let file = std::fs::File::create(path).map_err(failed)?;
+    Recorder::new(Box::new(file), &source.name(), source.origin().is_demo()).map(Some).map_err(failed)
+}
+
+/// Samples, one after the other, each recorded.
+struct Samples<'a> {
+    args: &'a TopArgs,
+    source: Source,
+    recorder: Option<Recorder>,
+    interval: Duration,
+    ticks: tokio::time::Interval,
+}
+
+impl<'a> Samples<'a> {
+    fn new(args: &'a TopArgs, source: Source, interval: Duration) -> Result<Self, Error> {
+        let recorder = recorder(args, &source)?;
+        // Ticks at fixed times: what it takes to answer does not make the interval longer.
+        let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Ok(Self { args, source, recorder, interval, ticks })
+    }
+
+    /// The next one; none at the end of a recording. An agent is asked an interval after the last time; what has a clock
+    /// of its own does not make anybody wait.
+    async fn next(&mut self) -> Result<Option<Sample>, Error> {
+        if !self.source.has_a_clock_of_its_own() {
+            self.ticks.tick().await;
+        }
+        loop {
+            match self.source.next(self.interval).await? {
+                Answer::Gap(_) => {}
+                Answer::End => return Ok(None),
+                Answer::Sample(time, sample) => {
+                    if let (Some(recorder), Some(path)) = (&mut self.recorder, &self.args.record) {
+                        recorder
+                            .sample(time, &sample)
+                            .map_err(|source| Error::Record { file: path.display().to_string(), source })?;
+                    }
+                    return Ok(Some(sample));
+                }
+            }
+        }
+    }
+}
+
+/// Prints one table an interval -> did no row match `--fail-if`? A sample is taken first, so that every table has rates.
 pub async fn run(
     args: &TopArgs,
-    client: &Client,
+    source: Source,
     out: &mut dyn Write,
     err: &mut dyn Write,
     colour: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let sort = check(args)?;
-    let count = args.count.unwrap_or(1);
-    let default = if args.count.is_some() { Duration::from_secs(2) } else { Duration::from_secs(1) };
-    let interval = args.interval.unwrap_or(default);
-    let mut before: Option<Sample> = None;
-    if !interval.is_zero() {
-        before = Some(Sample::of_one(client.sample().await?));
+    let many = args.count.is_some() || args.duration.is_some();
+    let count = args.count.unwrap_or(if args.duration.is_some() { u64::MAX } else { 1 });
+    let interval = args.interval.unwrap_or(Duration::from_secs(if many { 2 } else { 1 }));
+    let is_replay = matches!(source, Source::Replay(_));
+    let demo = source.origin().is_demo();
+    let until = args.duration.map(|d| tokio::time::Instant::now() + d);
+    let mut samples = Samples::new(args, source, interval)?;
+    let mut before = if interval.is_zero() && !is_replay { None } else { samples.next().await? };
+    if is_replay && before.is_none() {
+        return Err(Error::Empty);
     }
-    // Ticks at fixed times: what it takes to answer does not make the interval longer.
-    let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    ticks.tick().await;
+    if is_replay && !many {
+        // Of a recording the last sample is shown, with the rates of the last two.
+        let mut now = None;
+        while let Some(next) = samples.next().await? {
+            before = now.replace(next).or(before);
+        }
+        let board = match now {
+            Some(now) => Board::new(now, before.as_ref()),
+            None => Board::new(before.unwrap_or_default(), None),
+        };
+        return print(args, sort, &board, 0, demo, colour, out, err);
+    }
+    let mut good = true;
     for number in 0..count {
-        if before.is_some() {
-            ticks.tick().await;
+        if until.is_some_and(|until| tokio::time::Instant::now() + interval > until) && number > 0 {
+            break;
         }
-        let board = Board::new(Sample::of_one(client.sample().await?), before.as_ref());
-        let text = render(args, sort, &board, number, colour)?;
-        out.write_all(text.as_bytes())?;
-        out.flush()?;
-        if number == 0 && matches!(args.output.unwrap_or_default(), Output::Table | Output::Wide) {
-            notes(&board, args, err)?;
-        }
+        let Some(sample) = samples.next().await? else { break };
+        let board = Board::new(sample, before.as_ref());
+        good &= print(args, sort, &board, number, demo, colour, out, err)?;
         before = Some(board.sample);
+    }
+    Ok(good)
+}
+
+#[expect(clippy::too_many_arguments, reason = "each of them is needed for one table")]
+fn print(
+    args: &TopArgs,
+    sort: Option<Sort>,
+    board: &Board,
+    number: u64,
+    demo: bool,
+    colour: bool,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<bool, Error> {
+    let text = render(args, sort, board, number, demo, colour)?;
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    if number == 0 && matches!(args.output.unwrap_or_default(), Output::Table | Output::Wide) {
+        notes(board, args, err)?;
+    }
+    let Some(expression) = &args.fail_if else { return Ok(true) };
+    let found = with_rows!(args.what, board, [], rows => failing(rows, &args.filter, expression)?);
+    if found.is_empty() {
+        return Ok(true);
+    }
+    let names: Vec<String> = found.iter().map(|n| sanitise(n).into_owned()).collect();
+    writeln!(
+        err,
+        "error: --fail-if {expression:?}: {}: {}",
+        plural(names.len(), "row matches", "rows match"),
+        list(&names, 10)
+    )?;
+    Ok(false)
+}
+
+/// Names of the rows that match.
+fn failing<R: Row>(rows: &[R], filter: &str, expression: &str) -> Result<Vec<String>, Error> {
+    let shown = Filter::parse::<R>(filter).map_err(Error::Filter)?;
+    let fails = Filter::parse::<R>(expression).map_err(Error::FailIf)?;
+    // The second column is what a row is called.
+    let name = |r: &R| R::columns().get(1).map(|c| (c.cell)(r).shown()).unwrap_or_default();
+    Ok(rows.iter().filter(|r| shown.matches(*r) && fails.matches(*r)).map(name).collect())
+}
+
+/// What a table cannot show, on the other stream.
+fn notes(board: &Board, args: &TopArgs, err: &mut dyn Write) -> Result<(), Error> {
+    const MOST: usize = 10;
+    // The table of problems has them as rows.
+    let problems: Vec<_> = board.node_problems().filter(|_| args.what != What::Problems).collect();
+    for p in problems.iter().take(MOST) {
+        writeln!(err, "warning: node {}: {}", sanitise(&places(p)), sanitise(&p.message))?;
+    }
+    if problems.len() > MOST {
+        writeln!(err, "warning: and {} more: kubectl balancing top problems", problems.len() - MOST)?;
+    }
+    let what = args.what.name();
+    let (all, shown) = with_rows!(args.what, board, [], rows => counts(rows, args)?);
+    match (all, shown) {
+        (0, _) => writeln!(err, "No {what} found.")?,
+        (all, 0) => writeln!(err, "None of {all} {what} matches --filter {:?}.", args.filter)?,
+        (all, shown) => {
+            if let Some(top) = args.top.map(|n| n as usize).filter(|n| *n < shown) {
+                writeln!(err, "{top} of {shown} {what} shown ({all} in all): --top")?;
+            }
+        }
     }
     Ok(())
 }
 
-/// What a table cannot show, on the other stream.
-fn notes(board: &Board, args: &TopArgs, err: &mut dyn Write) -> std::io::Result<()> {
-    const MOST: usize = 10;
-    for p in board.problems.iter().take(MOST) {
-        writeln!(err, "warning: node {}: {}", sanitise(&p.node), sanitise(&p.text))?;
-    }
-    if board.problems.len() > MOST {
-        writeln!(err, "warning: and {} more; see /v1/status of the agent", board.problems.len() - MOST)?;
-    }
-    let filter = Filter::parse(&args.filter);
-    let ((all, shown), what) = match args.what {
-        What::Policies => (counts(&board.policies, &filter), "policies"),
-        What::Frontends => (counts(&board.frontends, &filter), "frontends"),
-        What::Backends => (counts(&board.backends, &filter), "backends"),
-    };
-    match (all, shown) {
-        (0, _) => writeln!(err, "No {what} found."),
-        (all, 0) => writeln!(err, "None of {all} {what} matches --filter {:?}.", args.filter),
-        _ => Ok(()),
-    }
-}
-
-fn counts<R: Row>(rows: &[R], filter: &Filter) -> (usize, usize) {
-    (rows.len(), order(rows, filter, None).len())
+fn counts<R: Row>(rows: &[R], args: &TopArgs) -> Result<(usize, usize), Error> {
+    let filter = Filter::parse::<R>(&args.filter).map_err(Error::Filter)?;
+    Ok((rows.len(), order(rows, &filter, None).len()))
 }
 
 fn render(
@@ -203,50 +387,161 @@ fn render(
     sort: Option<Sort>,
     board: &Board,
     number: u64,
+    demo: bool,
     colour: bool,
 ) -> Result<String, Error> {
+    let kind = match args.what {
+        What::Policies => POLICY_TOP,
+        What::Nodes => NODE_TOP,
+        What::Frontends => FRONTEND_TOP,
+        What::Backends => BACKEND_TOP,
+        What::Problems | What::Trace => PROBLEM_TOP,
+    };
+    let page = Page { args, sort, board, number, demo, colour };
     match args.what {
-        What::Policies => rendered(args, sort, board, &board.policies, POLICY_TOP, number, colour),
-        What::Frontends => rendered(args, sort, board, &board.frontends, FRONTEND_TOP, number, colour),
-        What::Backends => rendered(args, sort, board, &board.backends, BACKEND_TOP, number, colour),
+        What::Policies => page.rendered(&board.policies, kind),
+        What::Nodes => page.rendered(&board.nodes, kind),
+        What::Frontends => page.rendered(&board.frontends, kind),
+        What::Backends => page.rendered(&board.backends, kind),
+        What::Problems | What::Trace => page.rendered(&board.problems, kind),
     }
 }
 
-fn rendered<R: Row + Serialize>(
-    args: &TopArgs,
+/// One printed table.
+struct Page<'a> {
+    args: &'a TopArgs,
     sort: Option<Sort>,
-    board: &Board,
-    rows: &[R],
-    kind: &str,
+    board: &'a Board,
     number: u64,
+    demo: bool,
     colour: bool,
-) -> Result<String, Error> {
-    let rows: Vec<&R> =
-        order(rows, &Filter::parse(&args.filter), sort).into_iter().map(|i| &rows[i]).collect();
-    let taken_at = board.sample.taken_at();
-    let top = || {
-        let coverage = board.sample.coverage.clone();
-        document(kind, Top { taken_at, interval: board.interval, coverage, items: rows.clone() })
-    };
-    Ok(match args.output.unwrap_or_default() {
-        // As kubectl: nothing on this stream where there is nothing, the word about it is on the other.
-        Output::Table | Output::Wide if rows.is_empty() => String::new(),
-        output @ (Output::Table | Output::Wide) => {
-            let gap = if number == 0 { "" } else { "\n" };
-            gap.to_owned() + &table::table(&rows, output == Output::Wide, colour)
+}
+
+impl Page<'_> {
+    fn rendered<R: Row + Serialize>(&self, rows: &[R], kind: &str) -> Result<String, Error> {
+        let filter = Filter::parse::<R>(&self.args.filter).map_err(Error::Filter)?;
+        let most = self.args.top.map_or(usize::MAX, |n| n as usize);
+        let rows: Vec<&R> =
+            order(rows, &filter, self.sort).into_iter().take(most).map(|i| &rows[i]).collect();
+        if let Some(column) = &self.args.group_by {
+            let groups = grouped(&rows, Sort::parse::<R>(column)?.column);
+            return self.groups::<R>(&groups);
         }
-        Output::Json if args.count.is_none() => serde_json::to_string_pretty(&top())? + "\n",
-        Output::Json | Output::Jsonl => serde_json::to_string(&top())? + "\n",
-        Output::Yaml => format!("---\n{}", serde_yaml::to_string(&top())?),
-        Output::Csv => {
-            let header = if number == 0 { table::csv_header::<R>() } else { String::new() };
-            header + &table::csv(&rows, &taken_at.to_string())
+        let first = self.number == 0;
+        Ok(match self.args.output.unwrap_or_default() {
+            // As kubectl: nothing on this stream where there is nothing, the word about it is on the other.
+            Output::Table | Output::Wide if rows.is_empty() => String::new(),
+            output @ (Output::Table | Output::Wide) => {
+                self.page(&table::table(&rows, output == Output::Wide, self.colour))
+            }
+            Output::Csv => {
+                let header = if first { table::csv_header::<R>() } else { String::new() };
+                header + &table::csv(&rows, &self.board.sample.taken_at().to_string())
+            }
+            _ => self.document(kind, &rows)?,
+        })
+    }
+
+    fn page(&self, table: &str) -> String {
+        let gap = if self.number == 0 { "" } else { "\n" };
+        let mark = if self.demo { "DEMO DATA: a synthetic cluster, no agent was asked\n" } else { "" };
+        format!("{gap}{table}{mark}")
+    }
+
+    fn document<T: Serialize>(&self, kind: &str, items: &[T]) -> Result<String, Error> {
+        let board = self.board;
+        let top = Top {
+            taken_at: board.sample.taken_at(),
+            interval: board.interval,
+            coverage: board.sample.coverage.clone(),
+            demo: self.demo,
+            items: items.iter().collect(),
+        };
+        let top = document(kind, top);
+        Ok(match self.args.output.unwrap_or_default() {
+            Output::Yaml => format!("---\n{}", serde_yaml::to_string(&top)?),
+            Output::Json if self.args.count.is_none() && self.args.duration.is_none() => {
+                serde_json::to_string_pretty(&top)? + "\n"
+            }
+            _ => serde_json::to_string(&top)? + "\n",
+        })
+    }
+
+    fn groups<R: Row>(&self, groups: &[GroupTopItem]) -> Result<String, Error> {
+        let wide = matches!(self.args.output, Some(Output::Wide | Output::Csv));
+        let summed = R::columns()
+            .iter()
+            .map(|c| c.meta)
+            .filter(|m| m.summed() && (m.shown == Shown::Always || wide && m.shown == Shown::Wide));
+        let summed: Vec<_> = summed.collect();
+        let cells = |g: &GroupTopItem, exact: bool| {
+            let numbers = summed.iter().map(|m| match g.sums.get(m.key).copied().flatten() {
+                Some(n) if exact => n.to_string(),
+                Some(n) => crate::text::scaled(n),
+                None if exact => String::new(),
+                None => crate::text::UNKNOWN.to_owned(),
+            });
+            let mut cells = vec![sanitise(&g.group).into_owned(), g.rows.to_string()];
+            cells.extend(numbers);
+            cells
+        };
+        Ok(match self.args.output.unwrap_or_default() {
+            Output::Table | Output::Wide if groups.is_empty() => String::new(),
+            Output::Table | Output::Wide => {
+                let mut header = vec!["GROUP".to_owned(), "ROWS".to_owned()];
+                header.extend(summed.iter().map(|m| m.header.to_owned()));
+                self.page(&table::aligned(header, groups.iter().map(|g| cells(g, false)).collect()))
+            }
+            Output::Csv => {
+                let time = self.board.sample.taken_at().to_string();
+                let keys = ["time", "group", "rows"].into_iter().chain(summed.iter().map(|m| m.key));
+                let mut out = String::new();
+                if self.number == 0 {
+                    out = keys.collect::<Vec<_>>().join(",") + "\n";
+                }
+                for g in groups {
+                    let line: Vec<String> = std::iter::once(time.clone())
+                        .chain(cells(g, true))
+                        .map(|c| table::quoted(&c))
+                        .collect();
+                    out.push_str(&(line.join(",") + "\n"));
+                }
+                out
+            }
+            _ => self.document(GROUP_TOP, groups)?,
+        })
+    }
+}
+
+/// The rows by their value in a column, with the sums of what can be added up.
+fn grouped<R: Row>(rows: &[&R], column: usize) -> Vec<GroupTopItem> {
+    let mut groups: BTreeMap<String, GroupTopItem> = BTreeMap::new();
+    for row in rows {
+        let Some(by) = R::columns().get(column) else { continue };
+        let name = (by.cell)(row).shown();
+        let group = groups.entry(name.clone()).or_insert_with(|| GroupTopItem {
+            group: name,
+            rows: 0,
+            sums: R::columns()
+                .iter()
+                .filter(|c| c.meta.summed())
+                .map(|c| (c.meta.key.to_owned(), Some(0.0)))
+                .collect(),
+        });
+        group.rows += 1;
+        for c in R::columns().iter().filter(|c| c.meta.summed()) {
+            let value = (c.cell)(row).number();
+            if let Some(sum) = group.sums.get_mut(c.meta.key) {
+                *sum = sum.zip(value).map(|(a, b)| a + b);
+            }
         }
-    })
+    }
+    groups.into_values().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use balancing_api::cli::PolicyTopItem;
     use clap::Parser;
 
     use super::*;
@@ -278,7 +573,7 @@ mod tests {
                 [("policies", "node-local"), ("frontends", "53/udp"), ("backends", "192.0.2.10")]
             {
                 let args = args(&format!("x top {what} --filter {filter} -o json"));
-                let text = render(&args, None, &board(), 0, false).unwrap();
+                let text = render(&args, None, &board(), 0, false, false).unwrap();
                 insta::assert_snapshot!(format!("top-json-{what}"), text);
             }
         });
@@ -286,8 +581,9 @@ mod tests {
 
     #[test]
     fn every_format_is_what_it_says() {
-        let of =
-            |format: &str| render(&args(&format!("x top -o {format}")), None, &board(), 0, false).unwrap();
+        let of = |format: &str| {
+            render(&args(&format!("x top -o {format}")), None, &board(), 0, false, false).unwrap()
+        };
         let json: serde_json::Value = serde_json::from_str(&of("json")).unwrap();
         assert_eq!(serde_json::from_str::<serde_json::Value>(&of("jsonl")).unwrap(), json);
         assert_eq!(serde_yaml::from_str::<serde_json::Value>(&of("yaml")).unwrap(), json);

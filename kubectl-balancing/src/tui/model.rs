@@ -10,10 +10,10 @@ use super::{
     layout::{self, Areas},
 };
 use crate::{
-    columns::{Meta, Row, RowId, Shown, Sort, Tone, order},
+    columns::{Meta, Row, RowId, Shown, Sort, Tone, events::EventRow, order},
     filter::Filter,
+    rows::{What, with_rows},
     sample::Board,
-    top::What,
 };
 
 /// Intervals that `+` and `-` walk through, in seconds.
@@ -158,7 +158,9 @@ pub struct Model {
     pub colour: bool,
     /// Glyphs beyond ASCII.
     pub unicode: bool,
-    tables: [TableState; 3],
+    /// Lines of the trace, the newest first.
+    pub events: Vec<EventRow>,
+    tables: [TableState; 6],
 }
 
 /// A visible row, ready to be drawn.
@@ -172,26 +174,6 @@ pub struct ShownRow {
     pub selected: bool,
 }
 
-/// Does something with the rows of a table, whatever their type.
-macro_rules! with_rows {
-    ($what:expr, $board:expr, $rows:ident => $body:expr) => {
-        match $what {
-            What::Policies => {
-                let $rows = &$board.policies[..];
-                $body
-            }
-            What::Frontends => {
-                let $rows = &$board.frontends[..];
-                $body
-            }
-            What::Backends => {
-                let $rows = &$board.backends[..];
-                $body
-            }
-        }
-    };
-}
-
 /// The columns of a table in the UI.
 #[must_use]
 pub fn metas(what: What) -> Vec<Meta> {
@@ -199,7 +181,7 @@ pub fn metas(what: What) -> Vec<Meta> {
         R::columns().iter().map(|c| c.meta).filter(|m| m.shown == Shown::Always).collect()
     }
     let none = Board::default();
-    with_rows!(what, none, rows => of(rows))
+    with_rows!(what, none, [], rows => of(rows))
 }
 
 impl Model {
@@ -219,6 +201,7 @@ impl Model {
             board_number: 0,
             colour,
             unicode,
+            events: Vec::new(),
             tables: Default::default(),
         }
     }
@@ -259,7 +242,7 @@ impl Model {
     /// Where things are on the screen.
     #[must_use]
     pub fn areas(&self) -> Areas {
-        let problems = self.board.as_ref().is_some_and(|b| !b.problems.is_empty());
+        let problems = self.board.as_ref().is_some_and(|b| b.node_problems().next().is_some());
         let detail = self.help.is_none() && matches!(self.screen, Screen::Table(_));
         layout::areas(self.size, problems, detail)
     }
@@ -267,7 +250,7 @@ impl Model {
     /// Number of rows of a table before the filter.
     #[must_use]
     pub fn count(&self, what: What) -> usize {
-        self.board.as_ref().map_or(0, |b| with_rows!(what, b, rows => rows.len()))
+        self.board.as_ref().map_or(0, |b| with_rows!(what, b, self.events, rows => rows.len()))
     }
 
     /// The rows of a table that are on the screen.
@@ -281,7 +264,7 @@ impl Model {
             let columns = R::columns().iter().filter(|c| c.meta.shown == Shown::Always);
             ShownRow { cells: columns.map(|c| (c.cell)(row).shown()).collect(), tone: row.tone(), selected }
         }
-        with_rows!(what, board, rows => {
+        with_rows!(what, board, self.events, rows => {
             visible.filter_map(|(i, n)| rows.get(*n).map(|r| shown(r, i == table.index))).collect()
         })
     }
@@ -295,6 +278,7 @@ impl Model {
             RowId::Frontend(frontend) => {
                 board.frontends.iter().find(|f| f.frontend == *frontend)?.policy.clone()
             }
+            RowId::Node(_) | RowId::Problem(..) | RowId::Event(_) => None,
             RowId::Backend(id) => {
                 board.policies.iter().map(|p| &p.policy).find(|p| p.to_string() == id.owner).cloned()
             }
@@ -527,8 +511,7 @@ impl Model {
         let table = self.table_mut(what);
         let now = (number, table.sort, table.filter.clone());
         if table.ordered.as_ref() != Some(&now) {
-            table.order =
-                with_rows!(what, board, rows => order(rows, &Filter::parse(&table.filter), table.sort));
+            table.order = with_rows!(what, board, [], rows => filtered(rows, &table.filter, table.sort));
             table.ordered = Some(now);
         }
     }
@@ -537,7 +520,7 @@ impl Model {
     fn reselect(&mut self, what: What, board: &Board) {
         let height = usize::from(self.areas().rows());
         let table = self.table_mut(what);
-        let id_at = |i: usize| with_rows!(what, board, rows => rows.get(i).map(Row::id));
+        let id_at = |i: usize| with_rows!(what, board, [], rows => rows.get(i).map(Row::id));
         let found = table.selected.as_ref().and_then(|id| {
             // Where it was is where it most likely is.
             let here = table.order.get(table.index).is_some_and(|i| id_at(*i).as_ref() == Some(id));
@@ -582,13 +565,17 @@ impl Model {
     }
 }
 
+fn filtered<R: Row>(rows: &[R], filter: &str, sort: Option<Sort>) -> Vec<usize> {
+    order(rows, &Filter::parse::<R>(filter).unwrap_or_default(), sort)
+}
+
 /// All columns of a table, those of `-o wide` too, in the order that [`Sort`] counts.
 fn registry(what: What) -> Vec<Meta> {
     fn of<R: Row>(_: &[R]) -> Vec<Meta> {
         R::columns().iter().map(|c| c.meta).collect()
     }
     let none = Board::default();
-    with_rows!(what, none, rows => of(rows))
+    with_rows!(what, none, [], rows => of(rows))
 }
 
 fn number(what: What, column: usize) -> bool {

@@ -23,12 +23,13 @@ use super::{
     view,
 };
 use crate::{
-    client::{self, Client},
     columns::{Row, Sort},
+    recording::Recorder,
     sample::{Board, Sample},
+    source::{Answer, Error, Source},
     table,
     text::plural,
-    top::{TopArgs, What},
+    top::{self, TopArgs, What},
 };
 
 /// Least time between two frames: what comes in between is drawn together.
@@ -45,7 +46,7 @@ const LAST_ROWS: usize = 20;
 enum Feed {
     Nothing,
     Board(Arc<Board>),
-    Lost { error: Arc<client::Error>, attempt: u32, retry_in: Duration },
+    Lost { error: Error, attempt: u32, retry_in: Duration },
 }
 
 /// What the poller is told.
@@ -61,17 +62,18 @@ struct Control {
 enum End {
     Left,
     Signal(u8),
-    Failed(Arc<client::Error>),
+    Failed(Error),
 }
 
 /// Shows the live view until the user leaves it -> exit status.
-pub async fn run(args: &TopArgs, sort: Option<Sort>, client: Client, colour: bool) -> anyhow::Result<u8> {
+pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: bool) -> anyhow::Result<u8> {
     let interval = args.interval.filter(|i| !i.is_zero()).unwrap_or(Duration::from_secs(2));
-    let mut model = Model::new(client.endpoint().to_string(), args.what, interval, colour, unicode())
-        .starting_with(sort, &args.filter);
+    let mut model =
+        Model::new(source.name(), args.what, interval, colour, unicode()).starting_with(sort, &args.filter);
     let (control, told) = watch::channel(Control { interval, paused: false, refreshes: 0 });
     let (feed, heard) = watch::channel(Feed::Nothing);
-    let mut poller = tokio::spawn(poll(client, told, feed));
+    let recorder = top::recorder(args, &source)?;
+    let mut poller = tokio::spawn(poll(source, recorder, told, feed));
     let end = {
         let _guard = Guard::new().context("failed to take the terminal (--once prints without one)")?;
         interact(&mut model, &control, heard, &mut poller).await
@@ -225,8 +227,13 @@ fn draw(screen: &mut Terminal<CrosstermBackend<io::Stdout>>, model: &Model) -> i
     crossterm::execute!(io::stdout(), crossterm::terminal::EndSynchronizedUpdate)
 }
 
-/// Asks the agent, again and again; tells what it hears.
-async fn poll(client: Client, mut control: watch::Receiver<Control>, feed: watch::Sender<Feed>) {
+/// Asks the source, again and again; tells what it hears.
+async fn poll(
+    mut source: Source,
+    mut recorder: Option<Recorder>,
+    mut control: watch::Receiver<Control>,
+    feed: watch::Sender<Feed>,
+) {
     let mut before: Option<Sample> = None;
     let mut attempt = 0;
     loop {
@@ -235,23 +242,33 @@ async fn poll(client: Client, mut control: watch::Receiver<Control>, feed: watch
         }
         control.mark_unchanged();
         let begun = Instant::now();
-        let pause = match client.sample().await {
-            Ok(node) => {
+        let interval = control.borrow().interval;
+        let pause = match source.next(interval).await {
+            Ok(Answer::Sample(time, sample)) => {
+                if let Some(recorder) = &mut recorder {
+                    // A full disk must not end the view; what was written so far can be replayed.
+                    let _ = recorder.sample(time, &sample);
+                }
                 let first = before.is_none();
-                let board = Board::new(Sample::of_one(node), before.as_ref());
+                let board = Board::new(sample, before.as_ref());
                 before = Some(board.sample.clone());
                 feed.send_replace(Feed::Board(Arc::new(board)));
                 attempt = 0;
-                let interval = control.borrow().interval;
                 if first { interval.min(FIRST_INTERVAL) } else { interval }
             }
+            Ok(Answer::Gap(_)) => interval,
+            Ok(Answer::End) => return std::future::pending().await,
             Err(error) => {
                 attempt += 1;
                 let retry_in = backoff(attempt);
-                feed.send_replace(Feed::Lost { error: Arc::new(error), attempt, retry_in });
+                if let Some(recorder) = &mut recorder {
+                    let _ = recorder.gap(jiff::Timestamp::now(), &error.short());
+                }
+                feed.send_replace(Feed::Lost { error, attempt, retry_in });
                 retry_in
             }
         };
+        let pause = source.wait(pause).unwrap_or(pause);
         let rest = pause.saturating_sub(if attempt == 0 { begun.elapsed() } else { Duration::ZERO });
         tokio::select! {
             () = sleep(rest) => {}
@@ -278,6 +295,9 @@ fn farewell(model: &Model, out: &mut dyn Write) -> io::Result<()> {
         What::Policies => text(model, &board.policies, order),
         What::Frontends => text(model, &board.frontends, order),
         What::Backends => text(model, &board.backends, order),
+        What::Nodes => text(model, &board.nodes, order),
+        What::Problems => text(model, &board.problems, order),
+        What::Trace => text(model, &model.events, order),
     };
     writeln!(out, "{text}{}", last_totals(board))
 }

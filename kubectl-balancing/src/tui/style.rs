@@ -1,9 +1,26 @@
 //! What a state looks like. A word stands beside every glyph and colour.
 
+use clap::ValueEnum;
 use ratatui::style::{Color, Modifier, Style};
 
 use super::model::Model;
 use crate::columns::Tone;
+
+/// `--theme`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Theme {
+    /// The terminal's own blue, yellow and red.
+    #[default]
+    Auto,
+    /// For a dark background.
+    Dark,
+    /// For a light background.
+    Light,
+    /// No colours: weight, underlining and reversal alone.
+    Mono,
+    /// Blue, orange and vermilion of the palette by Okabe and Ito: told apart by everybody.
+    Cb,
+}
 
 pub(super) fn style(model: &Model, tone: Tone) -> Style {
     let coloured = |c: Color| if model.colour { Style::new().fg(c) } else { Style::new() };

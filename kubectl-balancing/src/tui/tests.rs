@@ -2,7 +2,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use balancing_api::cli::Coverage;
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use proptest::prelude::*;
 use ratatui::{Terminal, backend::TestBackend};
@@ -367,7 +366,7 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => (0u16..60, 0u16..16).prop_map(|(w, h)| Msg::Resize(w, h)),
         3 => worlds().prop_map(|w| Msg::Data(board(&w))),
         1 => worlds().prop_map(|w| Msg::Data(first_board(&w))),
-        1 => Just(Msg::Data(Arc::new(Board::new(Sample { nodes: vec![], coverage: Coverage::default() }, None)))),
+        1 => Just(Msg::Data(Arc::new(Board::new(Sample::default(), None)))),
         1 => ("\\PC{0,80}", 0u32..20, 0u64..20)
             .prop_map(|(error, attempt, retry_in)| Msg::Lost { error, attempt, retry_in }),
         1 => Just(Msg::Second),
@@ -396,6 +395,8 @@ proptest! {
                 let still = match id {
                     RowId::Policy(p) => board.policies.iter().any(|r| r.policy == *p),
                     RowId::Frontend(f) => board.frontends.iter().any(|r| r.frontend == *f),
+                    RowId::Node(n) => board.nodes.iter().any(|r| r.name == *n),
+                    RowId::Problem(..) | RowId::Event(_) => false,
                     RowId::Backend(b) => board.backends.iter().any(|r| r.address == b.address && r.owner == b.owner),
                 };
                 let filtered = !model.table(*what).filter.is_empty();

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     columns::{Ellipsis, Row, RowId, Tone, policy_tone},
+    problems::places,
     sample::Board,
     text::{NONE, sanitise, scaled},
     top::What,
@@ -142,11 +143,7 @@ fn tabs(model: &Model) -> Line<'static> {
 }
 
 fn name(what: What) -> &'static str {
-    match what {
-        What::Policies => "policies",
-        What::Frontends => "frontends",
-        What::Backends => "backends",
-    }
+    what.name()
 }
 
 fn arrow(model: &Model, descending: bool) -> &'static str {
@@ -199,16 +196,17 @@ fn total(rates: impl Iterator<Item = Option<f64>>) -> Option<f64> {
 
 fn problems(model: &Model) -> Line<'static> {
     let Some(board) = model.board.as_deref() else { return Line::default() };
-    let Some(first) = board.problems.first() else { return Line::default() };
-    let more = match board.problems.len() {
+    let all: Vec<_> = board.node_problems().collect();
+    let Some(first) = all.first() else { return Line::default() };
+    let more = match all.len() {
         1 => String::new(),
         n => format!("(1 of {n}) "),
     };
     let text = format!(
         " {} {more}node {}: {}",
         glyph(model, Tone::Bad),
-        sanitise(&first.node),
-        sanitise(&first.text)
+        sanitise(&places(first)),
+        sanitise(&first.message)
     );
     let text = fit(&text, model.size.0, Ellipsis::Right, false, model.unicode);
     Line::styled(text.trim_end().to_owned(), style(model, Tone::Bad))
@@ -305,6 +303,7 @@ fn detail(model: &Model, area: Rect) -> Vec<Line<'static>> {
             let service = row.service.as_deref().unwrap_or(NONE);
             (row.tone(), format!("{}: {:?}; policy {policy}, Service {service}", row.frontend, row.state))
         }
+        RowId::Node(_) | RowId::Problem(..) | RowId::Event(_) => return Vec::new(),
         RowId::Backend(id) => {
             let Some(row) = board.backends.iter().find(|r| r.id() == *selected) else { return Vec::new() };
             let pod = row.pod.as_deref().unwrap_or(NONE);

@@ -1,0 +1,366 @@
+//! What is wrong, in words, with what to do next: the rows of `top problems`. Pure.
+
+use std::collections::BTreeMap;
+
+use balancing_api::{
+    agent::{NodeStatus, PolicyState, PolicyStatus, RungKind},
+    cli::{NodeState, NodeTopItem, PolicyTopItem, ProblemItem, Severity},
+    names::{condition, reason, rung_reason},
+    policy::PolicyRef,
+};
+
+use crate::{
+    nodes::unmet,
+    sample::{Board, NodeSample},
+    text::{list, plural, scaled},
+};
+
+/// A map fuller than this is told of before it is full.
+const FULL: f64 = 0.8;
+
+/// Every problem of a board, the worst first; one that several nodes have is one row.
+pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
+    let mut found = Folded::default();
+    for node in &board.nodes {
+        absent(node, &mut found);
+    }
+    for node in &board.sample.nodes {
+        whole_node(node, &mut found);
+        for policy in &node.status.policies {
+            not_effective(&node.status, policy, &mut found);
+            exemption(&node.status, policy, &mut found);
+        }
+        shadowed_services(node, &mut found);
+    }
+    for row in &board.policies {
+        skipped(row, board, &mut found);
+    }
+    refusals(board, &mut found);
+    skew(board, &mut found);
+    let mut rows: Vec<ProblemItem> = found.0.into_values().collect();
+    rows.sort_by(|a, b| {
+        (a.severity, !is_whole_node(a), &a.reason, &a.object).cmp(&(
+            b.severity,
+            !is_whole_node(b),
+            &b.reason,
+            &b.object,
+        ))
+    });
+    rows
+}
+
+/// Does it concern a node as a whole, rather than one policy or frontend?
+#[must_use]
+pub fn is_whole_node(problem: &ProblemItem) -> bool {
+    !problem.object.contains("Policy/") && !problem.object.starts_with("frontend ")
+        || problem.object.starts_with("file ")
+}
+
+/// Problems by what they have in common.
+#[derive(Default)]
+struct Folded(BTreeMap<(String, String, String), ProblemItem>);
+
+impl Folded {
+    fn add(
+        &mut self,
+        severity: Severity,
+        reason: &str,
+        object: &str,
+        node: &str,
+        message: &str,
+        next: String,
+    ) {
+        let of_policy = object.contains("Policy/") && !object.starts_with("file ");
+        let key = (
+            reason.to_owned(),
+            object.to_owned(),
+            if of_policy { String::new() } else { message.to_owned() },
+        );
+        let row = self.0.entry(key).or_insert_with(|| ProblemItem {
+            severity,
+            reason: reason.to_owned(),
+            object: object.to_owned(),
+            message: message.to_owned(),
+            next,
+            nodes: Vec::new(),
+        });
+        if row.nodes.len() == 1 {
+            // What is said of all of them does not name the first.
+            row.message = row.message.replace(&format!(" on node {}", row.nodes[0]), " on these nodes");
+        }
+        row.nodes.push(node.to_owned());
+    }
+}
+
+fn absent(node: &NodeTopItem, found: &mut Folded) {
+    let next = "kubectl get pods -A -o wide -l app=balancing-agent: does the agent run there? see its log"
+        .to_owned();
+    match node.state {
+        NodeState::Stale | NodeState::Missing => {
+            found.add(Severity::Error, &node.reason, "node", &node.name, &node.message, next);
+        }
+        NodeState::Degraded | NodeState::Ready => {}
+    }
+}
+
+fn whole_node(node: &NodeSample, found: &mut Folded) {
+    let status = &node.status;
+    let name = &status.node.name;
+    for c in unmet(status) {
+        // What cannot be read follows one by one.
+        if c.type_ == condition::SOURCES_SYNCED && !status.source_errors.is_empty() {
+            continue;
+        }
+        let colon = if c.message.is_empty() { "" } else { ": " };
+        let message = format!("{} is {} ({}){colon}{}", c.type_, c.status, c.reason, c.message);
+        found.add(Severity::Error, &c.reason, "node", name, &message, condition_next(&c.reason).to_owned());
+    }
+    for e in &status.source_errors {
+        let place = match (e.line, e.column) {
+            (0, _) => e.file.clone(),
+            (line, 0) => format!("{}:{line}", e.file),
+            (line, column) => format!("{}:{line}:{column}", e.file),
+        };
+        let object = if e.object.is_empty() { String::new() } else { format!("{}: ", e.object) };
+        let message = format!("{place}: {object}{}", e.message);
+        let next = format!(
+            "correct it: kubectl balancing validate -f {}; what it said before stays in force",
+            e.file
+        );
+        found.add(Severity::Error, "SourceError", &format!("file {}", e.file), name, &message, next);
+    }
+    for map in &status.datapath.maps {
+        let fill = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
+        if fill >= FULL {
+            let message = format!(
+                "the map is {:.0}% full: {} of {} entries; when it is full, new frontends or backends are left out",
+                fill * 100.0,
+                map.entries,
+                map.capacity
+            );
+            let next = format!("restart the agent with a larger --max-{}", map.name);
+            found.add(Severity::Warning, "MapFilling", &format!("map {}", map.name), name, &message, next);
+        }
+    }
+    for program in status.datapath.programs.iter().filter(|p| p.others > 0) {
+        let message = format!(
+            "{} of somebody else on the same hook of the same cgroup: it may rewrite what these programs decided",
+            plural(program.others as usize, "program", "programs")
+        );
+        let next =
+            "bpftool cgroup show CGROUP names it; another service proxy's socket load balancing?".to_owned();
+        found.add(
+            Severity::Warning,
+            "OtherPrograms",
+            &format!("hook {}", program.hook),
+            name,
+            &message,
+            next,
+        );
+    }
+}
+
+fn condition_next(reason: &str) -> &'static str {
+    match reason {
+        reason::DETACHED => {
+            "restart the agent: it attaches its programs anew; find who detached them (another agent, bpftool)"
+        }
+        reason::ATTACH_FAILED => {
+            "see the agent's log for the kernel's error; does it run with BPF, NET_ADMIN and PERFMON?"
+        }
+        reason::KERNEL_UNSUPPORTED => "use a kernel of 5.15 or later",
+        reason::MAP_FULL => {
+            "restart the agent with a larger --max-frontends or --max-backends; what is in the maps stays"
+        }
+        reason::WRITE_FAILED => "see the agent's log for the kernel's error",
+        reason::SYNCING => "wait for the first complete read; if it lasts, see the agent's log",
+        reason::DISCONNECTED => "can the node reach the API server? the last good state stays in force",
+        _ => "see the agent's log and its /v1/status",
+    }
+}
+
+/// A policy that should be in force on a node and is not.
+fn not_effective(status: &NodeStatus, policy: &PolicyStatus, found: &mut Folded) {
+    let severity = match policy.state {
+        PolicyState::Programmed | PolicyState::NotSelected => return,
+        PolicyState::Fallback
+            if [reason::NO_LOCAL_BACKEND, reason::NO_BACKEND].contains(&policy.reason.as_str()) =>
+        {
+            Severity::Warning
+        }
+        PolicyState::Other(_) => Severity::Warning,
+        _ => Severity::Error,
+    };
+    let object = PolicyRef::new(policy.kind, policy.name.clone()).to_string();
+    let message = match (policy.message.as_str(), policy.state) {
+        ("", state) => format!("its state is {state}"),
+        (message, _) => message.to_owned(),
+    };
+    found.add(severity, &policy.reason, &object, &status.node.name, &message, policy_next(policy));
+}
+
+fn policy_next(policy: &PolicyStatus) -> String {
+    let wanted = &policy.wanted;
+    let service = wanted.service.as_deref().and_then(|s| s.split_once('/'));
+    let get_service = |more: &str| match service {
+        Some((namespace, name)) => format!("kubectl get service -n {namespace} {name}{more}"),
+        None => "kubectl get services -A".to_owned(),
+    };
+    match policy.reason.as_str() {
+        reason::NO_LOCAL_BACKEND | reason::NO_BACKEND => match wanted.pods.iter().find(|p| !p.usable) {
+            Some(pod) => match pod.pod.split_once('/') {
+                Some((namespace, name)) => {
+                    format!("pod {} is {}: kubectl describe pod -n {namespace} {name}", pod.pod, pod.reason)
+                }
+                None => format!("pod {} is {}", pod.pod, pod.reason),
+            },
+            None => format!(
+                "kubectl get pods -A -o wide -l '{}': is the selector right, and does such a pod run on this node?",
+                wanted.selector
+            ),
+        },
+        reason::SERVICE_NOT_FOUND => {
+            format!("{}: create the Service, or correct spec.frontend.serviceMatcher", get_service(""))
+        }
+        reason::SERVICE_NOT_SUPPORTED => {
+            format!("{}: only Services with a ClusterIP can be matched", get_service(" -o yaml"))
+        }
+        reason::PORT_NOT_FOUND => {
+            format!("{}: correct toPorts of the policy, or the Service's ports", get_service(" -o yaml"))
+        }
+        reason::PORT_MISMATCH => {
+            "give the frontend's and the backend's toPorts the same name and protocol".to_owned()
+        }
+        reason::FRONTEND_CONFLICT => {
+            "remove one of the two policies, or what they share; the older one holds it".to_owned()
+        }
+        reason::INVALID_SPEC => {
+            "correct the spec: kubectl balancing validate -f FILE names the line".to_owned()
+        }
+        reason::MAP_FULL | reason::WRITE_FAILED => condition_next(&policy.reason).to_owned(),
+        _ => format!("kubectl balancing explain policy {}/{}", policy.kind.short_name(), policy.name),
+    }
+}
+
+fn exemption(status: &NodeStatus, policy: &PolicyStatus, found: &mut Folded) {
+    let exempt = policy.exempt_callers;
+    if exempt.active < exempt.pods {
+        let object = PolicyRef::new(policy.kind, policy.name.clone()).to_string();
+        let message = format!(
+            "no cgroup was found for {} of its {}: their own calls to the frontend are redirected to themselves",
+            exempt.pods - exempt.active,
+            plural(exempt.pods as usize, "backend pod", "backend pods")
+        );
+        let next = "is --cgroup-root the root of the hierarchy that the pods are in?".to_owned();
+        found.add(Severity::Warning, "ExemptionInactive", &object, &status.node.name, &message, next);
+    }
+}
+
+/// A policy whose VIP is the address of a Service: it takes the Service's connections.
+fn shadowed_services(node: &NodeSample, found: &mut Folded) {
+    let vips: BTreeMap<String, &PolicyStatus> = (node.status.policies.iter())
+        .filter(|p| p.wanted.service.is_none() && p.wanted.address.is_some())
+        .map(|p| (PolicyRef::new(p.kind, p.name.clone()).to_string(), p))
+        .collect();
+    for info in &node.frontends.items {
+        let policy = info.rungs.iter().find_map(|r| r.policy.as_ref()).map(ToString::to_string);
+        let service =
+            info.rungs.iter().find(|r| r.rung == RungKind::Service).and_then(|r| r.service.as_deref());
+        let (Some(policy), Some(service)) = (policy, service) else { continue };
+        if vips.contains_key(&policy) {
+            let message = format!(
+                "its VIP {} is an address of Service {service}: the Service is shadowed, the policy takes its connections",
+                info.frontend
+            );
+            let next = "use serviceMatcher if that is meant, else another address".to_owned();
+            found.add(Severity::Warning, "ShadowsService", &policy, &node.status.node.name, &message, next);
+        }
+    }
+}
+
+/// Redirects that were not made, of a policy that is in force.
+fn skipped(row: &PolicyTopItem, board: &Board, found: &mut Folded) {
+    let Some(rates) = &row.rates else { return };
+    let object = row.policy.to_string();
+    let nodes: Vec<&str> = (board.sample.nodes.iter())
+        .filter(|n| n.counters.policies.iter().any(|c| c.policy == row.policy && c.qos_drops > 0))
+        .map(|n| n.status.node.name.as_str())
+        .collect();
+    if rates.qos_drops > 0.0 {
+        let message = format!(
+            "QoS saturated: the limit of {}/s is reached, {}/s were not redirected and went on down the ladder",
+            row.redirects_per_second,
+            scaled(rates.qos_drops)
+        );
+        let next = "raise spec.qos.redirectsPerSecond (0: no limit), if the backend can bear it".to_owned();
+        for node in nodes {
+            found.add(Severity::Warning, rung_reason::QOS_LIMIT, &object, node, &message, next.clone());
+        }
+    }
+    if rates.fallbacks.get(rung_reason::AGENT_STALE).is_some_and(|r| *r > 0.0) {
+        let message = "the agent does not renew its lease: the policy's rung is skipped".to_owned();
+        for node in &board.sample.nodes {
+            let next = "see the agent's log: it is stuck or starved".to_owned();
+            found.add(
+                Severity::Error,
+                rung_reason::AGENT_STALE,
+                &object,
+                &node.status.node.name,
+                &message,
+                next,
+            );
+        }
+    }
+}
+
+fn refusals(board: &Board, found: &mut Folded) {
+    for row in &board.frontends {
+        let Some(rate) = row.rates.map(|r| r.refusals).filter(|r| *r > 0.0) else { continue };
+        let who = row.service.as_ref().map(|s| format!(" of Service {s}")).unwrap_or_default();
+        let message = format!("nothing serves it{who}: {}/s of its clients are refused", scaled(rate));
+        let next = match row.service.as_deref().and_then(|s| s.split_once('/')) {
+            Some((namespace, name)) => {
+                format!("kubectl get endpointslices -n {namespace} -l kubernetes.io/service-name={name}")
+            }
+            None => "which Service is it, and why has it no endpoints?".to_owned(),
+        };
+        for node in &board.sample.nodes {
+            if node.counters.frontends.iter().any(|c| c.frontend == row.frontend && c.refusals > 0) {
+                let object = format!("frontend {}", row.frontend);
+                found.add(
+                    Severity::Warning,
+                    "Refused",
+                    &object,
+                    &node.status.node.name,
+                    &message,
+                    next.clone(),
+                );
+            }
+        }
+    }
+}
+
+/// Agents of several versions.
+fn skew(board: &Board, found: &mut Folded) {
+    let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for node in &board.sample.nodes {
+        versions.entry(&node.status.agent.version).or_default().push(&node.status.node.name);
+    }
+    let most = versions.iter().max_by_key(|(_, nodes)| nodes.len()).map(|(v, _)| *v);
+    for (version, nodes) in versions.iter().filter(|(v, _)| Some(**v) != most) {
+        let message = format!("the agent is of version {version}, most are of {}", most.unwrap_or_default());
+        for node in nodes {
+            let next = "a rollout under way? one minor version of difference is supported".to_owned();
+            found.add(Severity::Warning, "VersionSkew", "agent", node, &message, next);
+        }
+    }
+}
+
+/// The nodes of a problem in a few words.
+#[must_use]
+pub fn places(problem: &ProblemItem) -> String {
+    match problem.nodes.len() {
+        0..=3 => list(&problem.nodes, 3),
+        n => format!("{n} nodes: {}", list(&problem.nodes, 3)),
+    }
+}

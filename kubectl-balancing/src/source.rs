@@ -1,0 +1,142 @@
+//! Where samples come from: an agent, a recording, or the synthetic cluster.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+
+use crate::{
+    client::{self, Client},
+    demo::Demo,
+    recording::{Moment, Replay, ReplayError},
+    sample::Sample,
+};
+
+/// A source of samples.
+pub enum Source {
+    /// One agent.
+    Agent(Client),
+    /// A recording.
+    Replay(Box<Replay>),
+    /// The synthetic cluster.
+    Demo(Box<Demo>),
+}
+
+/// What kind of data a screen or a document shows.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Origin {
+    /// Of now.
+    #[default]
+    Live,
+    /// Of a recording, so many times faster.
+    Replay {
+        /// How many times.
+        speed: f64,
+        /// Is it a recording of synthetic data?
+        demo: bool,
+    },
+    /// Synthetic.
+    Demo,
+}
+
+impl Origin {
+    /// Is it synthetic data? Then every output says so.
+    #[must_use]
+    pub fn is_demo(self) -> bool {
+        matches!(self, Self::Demo | Self::Replay { demo: true, .. })
+    }
+}
+
+/// What a source said.
+#[derive(Debug)]
+pub enum Answer {
+    /// A sample, and when it was taken.
+    Sample(Timestamp, Sample),
+    /// Nothing: it could not be had when it was recorded.
+    Gap(String),
+    /// There is no more.
+    End,
+}
+
+/// A source did not answer.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum Error {
+    /// The agent.
+    #[error("{0}")]
+    Client(Arc<client::Error>),
+    /// The recording.
+    #[error("{0}")]
+    Replay(Arc<ReplayError>),
+}
+
+impl Error {
+    /// May it answer when it is asked again?
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::Client(_))
+    }
+
+    /// The cause in a few words.
+    #[must_use]
+    pub fn short(&self) -> String {
+        match self {
+            Self::Client(error) => error.short(),
+            Self::Replay(error) => error.to_string(),
+        }
+    }
+}
+
+impl Source {
+    /// Asks for the next sample, `step` after the last.
+    pub async fn next(&mut self, step: Duration) -> Result<Answer, Error> {
+        match self {
+            Self::Agent(client) => {
+                let node = client.sample().await.map_err(|e| Error::Client(Arc::new(e)))?;
+                let sample = Sample::of_one(node);
+                Ok(Answer::Sample(sample.taken_at(), sample))
+            }
+            Self::Replay(replay) => Ok(match replay.next().map_err(|e| Error::Replay(Arc::new(e)))? {
+                Some((time, Moment::Sample(sample))) => Answer::Sample(time, sample),
+                Some((_, Moment::Gap(error))) => Answer::Gap(error),
+                None => Answer::End,
+            }),
+            Self::Demo(demo) => {
+                let sample = demo.next(step);
+                Ok(Answer::Sample(demo.now(), sample))
+            }
+        }
+    }
+
+    /// How long to wait for the next sample when one is wanted every `interval`.
+    pub fn wait(&mut self, interval: Duration) -> Result<Duration, Error> {
+        match self {
+            Self::Agent(_) | Self::Demo(_) => Ok(interval),
+            Self::Replay(replay) => replay.wait().map_err(|e| Error::Replay(Arc::new(e))),
+        }
+    }
+
+    /// Must whoever wants two samples wait between them?
+    #[must_use]
+    pub fn has_a_clock_of_its_own(&self) -> bool {
+        !matches!(self, Self::Agent(_))
+    }
+
+    /// What kind of data it is.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        match self {
+            Self::Agent(_) => Origin::Live,
+            Self::Replay(replay) => Origin::Replay { speed: replay.speed, demo: replay.header.demo },
+            Self::Demo(_) => Origin::Demo,
+        }
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Agent(client) => client.endpoint().to_string(),
+            Self::Replay(replay) => replay.header.agent.clone(),
+            Self::Demo(_) => "the synthetic cluster".to_owned(),
+        }
+    }
+}
