@@ -1,12 +1,17 @@
 //! Asks one agent over its HTTP API.
 
-use std::{fmt, io, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::VecDeque, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
 use balancing_api::agent::{
     Counters, DecideRequest, Decision, Document, ErrorBody, FrontendList, NodeStatus,
 };
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode, body::Bytes, client::conn::http1, header};
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+    header,
+};
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{
@@ -22,6 +27,8 @@ use crate::{
 
 /// How long one question may take: an agent answers in milliseconds, and whoever waits longer should be told.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// A line of a stream longer than this is not an agent's.
+const LONGEST_LINE: usize = 1 << 20;
 /// An answer larger than this is not an agent's.
 const LARGEST: usize = 256 << 20;
 
@@ -257,18 +264,7 @@ impl Client {
             .await
             .map_err(|_| Error::Timeout { endpoint: self.endpoint.clone(), path: path.to_owned() })??;
         if !status.is_success() {
-            let message = match serde_json::from_slice::<ErrorBody>(&body) {
-                Ok(b) if b.error.field.is_empty() => b.error.message,
-                Ok(b) => format!("{}: {}", b.error.field, b.error.message),
-                Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
-            };
-            let message = sanitise(&message).into_owned();
-            return Err(Error::Refused {
-                endpoint: self.endpoint.clone(),
-                path: path.to_owned(),
-                status,
-                message,
-            });
+            return Err(self.refused(path, status, &body));
         }
         let wrong = |message: String| Error::Document {
             endpoint: self.endpoint.clone(),
@@ -281,6 +277,65 @@ impl Client {
             return Err(wrong(format!("its kind is {}", document.kind)));
         }
         Ok(document.body)
+    }
+
+    fn refused(&self, path: &str, status: StatusCode, body: &[u8]) -> Error {
+        let message = match serde_json::from_slice::<ErrorBody>(body) {
+            Ok(b) if b.error.field.is_empty() => b.error.message,
+            Ok(b) => format!("{}: {}", b.error.field, b.error.message),
+            Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
+        };
+        let message = sanitise(&message).into_owned();
+        Error::Refused { endpoint: self.endpoint.clone(), path: path.to_owned(), status, message }
+    }
+
+    /// Opens an answer that comes line by line and may never end.
+    pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
+        let late = |_| Error::Timeout { endpoint: self.endpoint.clone(), path: path.to_owned() };
+        let (response, connection) = timeout(PATIENCE, self.open(path)).await.map_err(late)??;
+        let status = response.status();
+        if status.is_success() {
+            let client = self.clone();
+            let path = path.to_owned();
+            let body = response.into_body();
+            let (ready, rest) = (VecDeque::new(), Vec::new());
+            return Ok(Lines { client, path, body, connection, ready, rest, ended: false });
+        }
+        let body = Limited::new(response.into_body(), LONGEST_LINE).collect();
+        let body = timeout(PATIENCE, body).await.map_err(late)?.map_err(|e| self.broken(path, &e))?;
+        Err(self.refused(path, status, &body.to_bytes()))
+    }
+
+    async fn open(&self, path: &str) -> Result<(Response<Incoming>, Connection), Error> {
+        let failed = |source| Error::Connect { endpoint: self.endpoint.clone(), source };
+        match &self.endpoint {
+            Endpoint::Unix(socket) => {
+                self.begin(UnixStream::connect(socket).await.map_err(failed)?, "localhost", path).await
+            }
+            Endpoint::Http(authority) => {
+                self.begin(TcpStream::connect(authority).await.map_err(failed)?, authority, path).await
+            }
+        }
+    }
+
+    /// Asks, and leaves the connection to a task of its own.
+    async fn begin<S>(
+        &self,
+        stream: S,
+        host: &str,
+        path: &str,
+    ) -> Result<(Response<Incoming>, Connection), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let broken = |e: &dyn fmt::Display| self.broken(path, e);
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+        // How it ends is told by the body.
+        let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
+        let request = request(path, host, None).map_err(|e| broken(&e))?;
+        let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        Ok((response, connection))
     }
 
     async fn exchange(&self, path: &str, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes), Error> {
@@ -310,15 +365,7 @@ impl Client {
         let broken = |e: &dyn fmt::Display| self.broken(path, e);
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-        let method = if body.is_some() { Method::POST } else { Method::GET };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, host)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, concat!("kubectl-balancing/", env!("CARGO_PKG_VERSION")))
-            .body(Full::new(Bytes::from(body.unwrap_or_default())))
-            .map_err(|e| broken(&e))?;
+        let request = request(path, host, body).map_err(|e| broken(&e))?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
             let status = response.status();
@@ -332,6 +379,79 @@ impl Client {
             tokio::select! {
                 answer = &mut answer => return answer,
                 _ = &mut connection, if open => open = false,
+            }
+        }
+    }
+}
+
+fn request(
+    path: &str,
+    host: &str,
+    body: Option<Vec<u8>>,
+) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
+    let method = if body.is_some() { Method::POST } else { Method::GET };
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, host)
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(header::USER_AGENT, concat!("kubectl-balancing/", env!("CARGO_PKG_VERSION")))
+        .body(Full::new(Bytes::from(body.unwrap_or_default())))
+}
+
+/// The task that drives a connection; it ends with this value.
+#[derive(Debug)]
+struct Connection(tokio::task::JoinHandle<()>);
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An answer that comes line by line. Dropping it closes the connection.
+#[derive(Debug)]
+pub struct Lines {
+    client: Client,
+    path: String,
+    body: Incoming,
+    #[expect(dead_code, reason = "held for as long as lines are read")]
+    connection: Connection,
+    /// Whole lines that were read and not yet asked for.
+    ready: VecDeque<Vec<u8>>,
+    /// The beginning of a line.
+    rest: Vec<u8>,
+    ended: bool,
+}
+
+impl Lines {
+    /// The next line, without its end; none where the agent has ended the answer. May be dropped and called again
+    /// without losing one.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            if let Some(line) = self.ready.pop_front() {
+                return Ok(Some(line));
+            }
+            if self.ended {
+                let rest = std::mem::take(&mut self.rest);
+                return Ok((!rest.is_empty()).then_some(rest));
+            }
+            if self.rest.len() > LONGEST_LINE {
+                return Err(self.client.broken(&self.path, &"a line of it does not end"));
+            }
+            match self.body.frame().await {
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    let mut parts = data.split(|b| *b == b'\n').peekable();
+                    while let Some(part) = parts.next() {
+                        self.rest.extend_from_slice(part);
+                        if parts.peek().is_some() {
+                            self.ready.push_back(std::mem::take(&mut self.rest));
+                        }
+                    }
+                }
+                Some(Err(error)) => return Err(self.client.broken(&self.path, &error)),
+                None => self.ended = true,
             }
         }
     }

@@ -1,6 +1,6 @@
 //! How values become text: cells from outside made harmless, numbers, ages, near names.
 
-use std::{borrow::Cow, fmt::Write as _};
+use std::{borrow::Cow, fmt::Write as _, time::Duration};
 
 use jiff::Timestamp;
 
@@ -35,6 +35,23 @@ pub fn sanitise(text: &str) -> Cow<'_, str> {
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}')
+}
+
+/// The text as part of a URI (RFC 3986): all but letters, digits and `-._~/` percent-encoded.
+#[must_use]
+pub fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
+                out.push(byte.into())
+            }
+            _ => {
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
 }
 
 /// A rate or count for people: one decimal below 100, whole numbers below 10,000, then powers of 1,000.
@@ -83,6 +100,24 @@ pub fn age(seconds: i64) -> String {
         691_200..63_072_000 => format!("{days}d"),
         63_072_000..252_288_000 => pair(days / 365, "y", days % 365, "d"),
         _ => format!("{}y", days / 365),
+    }
+}
+
+/// Reads a span of time above zero: 500ms, 30s, 5m, 2h.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[number.len()..] {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        "" => return Err("a unit is missing: 500ms, 30s, 5m, 2h".to_owned()),
+        unit => return Err(format!("unknown unit {unit:?}; use ms, s, m or h")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
+    match Duration::try_from_secs_f64(number * unit) {
+        Ok(span) if !span.is_zero() && span < Duration::from_secs(366 * 86_400) => Ok(span),
+        _ => Err("it must be more than 0 and less than a year".to_owned()),
     }
 }
 
@@ -201,6 +236,21 @@ mod tests {
         ] {
             assert_eq!(age(seconds), text, "{seconds}");
         }
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
+        for wrong in ["", "5", "s", "-1s", "0s", "nans", "infs", "1d", "9999h9", "1e9h"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn parts_of_uris() {
+        assert_eq!(percent_encoded("a b/ü&[x]:1"), "a%20b/%C3%BC%26%5Bx%5D%3A1");
     }
 
     #[test]

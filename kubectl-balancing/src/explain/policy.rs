@@ -110,7 +110,7 @@ fn find<'a>(name: &str, status: &'a NodeStatus) -> Result<Vec<&'a PolicyStatus>,
 }
 
 /// A kind as kubectl lets it be written.
-fn kind_of(text: &str) -> Result<PolicyKind, String> {
+pub fn kind_of(text: &str) -> Result<PolicyKind, String> {
     match text.to_ascii_lowercase().as_str() {
         "lr" | "localredirectpolicy" | "localredirectpolicies" => Ok(PolicyKind::LocalRedirectPolicy),
         "bl" | "balancingpolicy" | "balancingpolicies" => Ok(PolicyKind::BalancingPolicy),

@@ -6,7 +6,7 @@ use balancing_api::rules::{Severity, rule};
 use serde_json::{Value, json};
 
 use super::{input::File, resolve::Resolved};
-use crate::text::sanitise;
+use crate::text::{percent_encoded, sanitise};
 
 /// Annotations of a level that GitHub shows of one step.
 const MOST_ANNOTATIONS: usize = 10;
@@ -283,18 +283,8 @@ fn uri(name: &str) -> String {
     if name == "-" {
         return "stdin".to_owned();
     }
-    let mut out = String::from(if name.starts_with('/') { "file://" } else { "" });
-    for byte in name.strip_prefix("./").unwrap_or(name).bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {
-                out.push(byte.into())
-            }
-            _ => {
-                let _ = write!(out, "%{byte:02X}");
-            }
-        }
-    }
-    out
+    let scheme = if name.starts_with('/') { "file://" } else { "" };
+    format!("{scheme}{}", percent_encoded(name.strip_prefix("./").unwrap_or(name)))
 }
 
 /// What is the same for the same finding in every run: FNV-1a, 64 bits.
