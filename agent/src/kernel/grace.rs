@@ -5,9 +5,13 @@ use std::{
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, Condvar, Mutex, PoisonError},
     thread,
+    time::Duration,
 };
 
 use super::sys::{MAP_TYPE_ARRAY, MAP_TYPE_ARRAY_OF_MAPS, MapShape, map_create, update_array_of_maps};
+
+/// How long after a failure it is tried again: out of memory is the one that could be.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Number of a grace period.
 pub type Epoch = u64;
@@ -86,9 +90,10 @@ fn run(shared: &Shared, waiter: &Waiter, passed: &dyn Fn()) {
         let epoch = state.started;
         drop(state);
         if let Err(error) = waiter.wait() {
-            // Nothing is used again then: a full map is the worst that follows, and it is reported.
-            tracing::error!(%error, "failed to wait for a grace period");
-            return;
+            // Nothing is used again before one has passed, and changes wait for it: so it is tried until it does.
+            tracing::error!(%error, "failed to wait for a grace period; trying again");
+            thread::sleep(RETRY);
+            continue;
         }
         shared.lock().completed = epoch;
         passed();
