@@ -30,6 +30,14 @@ pub const NODE_TOP: &str = "NodeTop";
 pub const PROBLEM_TOP: &str = "ProblemTop";
 /// Kind of [`Top`] of [`GroupTopItem`].
 pub const GROUP_TOP: &str = "GroupTop";
+/// Kind of [`Top`] of [`PolicyTopItem`] where `get` prints it: of one sample, without rates.
+pub const POLICY_LIST: &str = "PolicyList";
+/// The same of [`NodeTopItem`].
+pub const NODE_LIST: &str = "NodeList";
+/// The same of [`FrontendTopItem`].
+pub const FRONTEND_LIST: &str = "FrontendList";
+/// The same of [`BackendTopItem`].
+pub const BACKEND_LIST: &str = "BackendList";
 /// Kind of [`PolicyExplanation`].
 pub const POLICY_EXPLANATION: &str = "PolicyExplanation";
 /// Kind of [`ConnectionExplanation`].

@@ -14,4 +14,6 @@ pub mod pattern;
 pub mod policy;
 pub mod recording;
 pub mod rules;
+pub mod services;
 pub mod trace;
+pub mod version;

@@ -8,10 +8,13 @@ use crate::{
     client::{Client, Endpoint, ParseEndpointError},
     colour::{self, ColourChoice},
     explain::{self, connection::ConnectionArgs, policy::PolicyArgs},
+    get::{self, GetArgs},
+    services::{self, ServicesArgs},
     top::{self, TopArgs},
     trace::{self, TraceArgs},
     tui,
     validate::{self, ValidateArgs},
+    version::{self, VersionArgs},
 };
 
 /// Where an agent listens unless told otherwise.
@@ -88,8 +91,27 @@ pub enum Command {
   kubectl balancing trace --from-pod 'default/*' --to 10.96.0.10:53 --count 20
   kubectl balancing trace --last 50 -o json | jq .outcome")]
     Trace(Box<TraceArgs>),
-    /// Print the version of this program
-    Version,
+    /// List policies, nodes, frontends or backends as they are now
+    #[command(after_help = "Examples:
+  kubectl balancing get policies
+  kubectl balancing get lr node-local-dns -o yaml
+  kubectl balancing get frontends 10.96.0.10:53
+  kubectl balancing get backends --filter state=Active -o name")]
+    Get(Box<GetArgs>),
+    /// List every programmed frontend with its ladder, as the data path sees it
+    ///
+    /// For each frontend its rungs, first to last, and their backends, read back from the maps. A rung is taken if those
+    /// above it are not; behind the last one, otherwise=refuse gives the client an error and otherwise=untouched leaves
+    /// the connection alone. A backend's numbers are those of its policy or Service, whatever frontend led to it.
+    #[command(after_help = "Examples:
+  kubectl balancing services
+  kubectl balancing services --stats --exact
+  kubectl balancing services --rate kube-system/kube-dns")]
+    Services(Box<ServicesArgs>),
+    /// Print the version of this program and of the agent
+    ///
+    /// Exit status 1: the agent does not answer.
+    Version(VersionArgs),
 }
 
 /// What to explain.
@@ -162,8 +184,16 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             let end = trace::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(if end == trace::End::Interrupted { INTERRUPTED } else { 0 })
         }
-        Some(Command::Version) => {
-            writeln!(out, "kubectl-balancing {}", env!("CARGO_PKG_VERSION"))?;
+        Some(Command::Get(args)) => {
+            get::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            Ok(0)
+        }
+        Some(Command::Services(args)) => {
+            services::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            Ok(0)
+        }
+        Some(Command::Version(args)) => {
+            version::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
             Ok(0)
         }
         None => help(&mut out, ""),

@@ -10,12 +10,15 @@ pub mod columns;
 pub mod demo;
 pub mod explain;
 pub mod filter;
+pub mod get;
 pub mod history;
 pub mod nodes;
+pub mod output;
 pub mod problems;
 pub mod recording;
 pub mod rows;
 pub mod sample;
+pub mod services;
 pub mod simulate;
 pub mod source;
 pub mod table;
@@ -24,6 +27,7 @@ pub mod top;
 pub mod trace;
 pub mod tui;
 pub mod validate;
+pub mod version;
 
 #[cfg(test)]
 #[path = "../tests/fixture/mod.rs"]

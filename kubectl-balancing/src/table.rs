@@ -32,7 +32,8 @@ pub fn narrow<R: Row>(rows: &[&R], colour: bool, cells: u16) -> String {
     }
 }
 
-fn plain<R: Row>(rows: &[&R], columns: &[&Column<R>]) -> String {
+/// The rows in these columns, without colour.
+pub(crate) fn plain<R: Row>(rows: &[&R], columns: &[&Column<R>]) -> String {
     let header = columns.iter().map(|c| c.meta.header.to_owned()).collect();
     aligned(header, rows.iter().map(|r| columns.iter().map(|c| (c.cell)(r).shown()).collect()).collect())
 }

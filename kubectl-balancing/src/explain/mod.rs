@@ -11,6 +11,8 @@ mod tests;
 use balancing_api::cli::FrontendState;
 use clap::ValueEnum;
 
+pub use crate::output::Error;
+
 /// `-o` of `explain`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Output {
@@ -21,26 +23,6 @@ pub enum Output {
     Json,
     /// A YAML document.
     Yaml,
-}
-
-/// Why `explain` could not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The agent did not answer.
-    #[error(transparent)]
-    Client(#[from] crate::client::Error),
-    /// No such policy.
-    #[error("{0}")]
-    NotFound(String),
-    /// The output could not be written.
-    #[error("failed to write the output: {0}")]
-    Write(#[from] std::io::Error),
-    /// The output could not be formed.
-    #[error("failed to form the output: {0}")]
-    Json(#[from] serde_json::Error),
-    /// The output could not be formed.
-    #[error("failed to form the output: {0}")]
-    Yaml(#[from] serde_yaml::Error),
 }
 
 /// `Key:         value`, further lines of the value below its first.

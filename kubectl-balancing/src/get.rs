@@ -1,0 +1,398 @@
+//! `get`: policies, nodes, frontends and backends as they are now, one a line.
+
+use std::{fmt, io::Write, str::FromStr};
+
+use balancing_api::{
+    cli::{
+        BACKEND_LIST, BackendTopItem, FRONTEND_LIST, FrontendTopItem, NODE_LIST, NodeTopItem, POLICY_LIST,
+        PolicyTopItem, Top, document,
+    },
+    policy::PolicyKind,
+};
+use clap::Args;
+use serde::Serialize;
+
+use crate::{
+    client::Client,
+    columns::{Cell, Column, Row, Shown, Sort, order},
+    explain::policy::kind_of,
+    filter::Filter,
+    output::{Error, Listing, json, jsonl, yaml},
+    sample::{Board, Sample},
+    table,
+    text::{near, sanitise},
+};
+
+/// What `get` lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Policies, of one kind or both.
+    Policies(Option<PolicyKind>),
+    /// Nodes.
+    Nodes,
+    /// What clients dial.
+    Frontends,
+    /// Where connections end.
+    Backends,
+}
+
+/// What is to be listed: `policies`, `lr`, `lr/node-local-dns`, `frontends`, ...
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// What kind of things.
+    pub kind: Kind,
+    /// Which of them, where the text says so behind a `/`.
+    pub name: Option<String>,
+}
+
+/// There is no such kind of thing.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no {0:?} to get; there are policies (lr, bl), nodes, frontends (fe) and backends (be)")]
+pub struct UnknownKind(String);
+
+impl FromStr for Target {
+    type Err = UnknownKind;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (word, name) = text.split_once('/').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let kind = match word.to_ascii_lowercase().as_str() {
+            "policies" | "policy" => Kind::Policies(None),
+            "nodes" | "node" | "no" => Kind::Nodes,
+            "frontends" | "frontend" | "fe" => Kind::Frontends,
+            "backends" | "backend" | "be" => Kind::Backends,
+            other => {
+                let bare = other.split('.').next().unwrap_or_default();
+                Kind::Policies(Some(kind_of(bare).map_err(|_| UnknownKind(word.to_owned()))?))
+            }
+        };
+        Ok(Self { kind, name: name.filter(|n| !n.is_empty()).map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Policies(None) => "policies",
+            Self::Policies(Some(PolicyKind::LocalRedirectPolicy)) => "LocalRedirectPolicies",
+            Self::Policies(Some(PolicyKind::BalancingPolicy)) => "BalancingPolicies",
+            Self::Nodes => "nodes",
+            Self::Frontends => "frontends",
+            Self::Backends => "backends",
+        })
+    }
+}
+
+/// Arguments of `get`.
+#[derive(Clone, Debug, Args)]
+pub struct GetArgs {
+    /// What to list: policies (or lr, bl for one kind), nodes, frontends (fe), backends (be); TYPE/NAME for one.
+    #[arg(value_name = "TYPE[/NAME]")]
+    pub what: Target,
+    /// Only these. A frontend or backend is named by its address, ADDRESS:PORT, or ADDRESS:PORT/PROTOCOL; a backend
+    /// also by its pod, NAMESPACE/NAME.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Format of the output.
+    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub output: Listing,
+    /// Sort by this column; - in front of it puts the largest first. An unknown name lists all columns.
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    pub sort_by: Option<String>,
+    /// Show only rows that this holds for, as --filter of top.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub filter: String,
+    /// Leave the header of the table out.
+    #[arg(long)]
+    pub no_headers: bool,
+    /// Do not fail where there is nothing of such a name.
+    #[arg(long)]
+    pub ignore_not_found: bool,
+}
+
+/// Asks the agent and prints the list.
+pub async fn run(
+    args: &GetArgs,
+    client: &Client,
+    out: &mut dyn Write,
+    err: &mut dyn Write,
+) -> Result<(), Error> {
+    match args.what.kind {
+        Kind::Policies(_) => check::<PolicyTopItem>(args)?,
+        Kind::Nodes => check::<NodeTopItem>(args)?,
+        Kind::Frontends => check::<FrontendTopItem>(args)?,
+        Kind::Backends => check::<BackendTopItem>(args)?,
+    }
+    let board = Board::new(Sample::of_one(client.sample().await?), None);
+    let list = list(args, &board)?;
+    out.write_all(list.text.as_bytes())?;
+    out.flush()?;
+    if !list.missing.is_empty() && !args.ignore_not_found {
+        return Err(Error::NotFound(list.missing.join("\n")));
+    }
+    if list.rows == 0
+        && args.output != Listing::Json
+        && args.output != Listing::Yaml
+        && args.output != Listing::Jsonl
+    {
+        writeln!(err, "No {} found.", args.what.kind)?;
+    }
+    Ok(())
+}
+
+fn check<R: Row>(args: &GetArgs) -> Result<(), Error> {
+    args.sort_by.as_deref().map(Sort::parse::<R>).transpose()?;
+    Filter::parse::<R>(&args.filter)?;
+    Ok(())
+}
+
+/// What is printed, and names that nothing has.
+struct List {
+    text: String,
+    rows: usize,
+    missing: Vec<String>,
+}
+
+fn list(args: &GetArgs, board: &Board) -> Result<List, Error> {
+    match args.what.kind {
+        Kind::Policies(kind) => {
+            let of_kind = |p: &&PolicyTopItem| kind.is_none_or(|k| k == p.policy.kind);
+            let rows: Vec<PolicyTopItem> = board.policies.iter().filter(of_kind).cloned().collect();
+            listed(args, board, &rows, POLICY_LIST)
+        }
+        Kind::Nodes => listed(args, board, &board.nodes, NODE_LIST),
+        Kind::Frontends => listed(args, board, &board.frontends, FRONTEND_LIST),
+        Kind::Backends => listed(args, board, &board.backends, BACKEND_LIST),
+    }
+}
+
+/// Something with a name on the command line.
+trait Named: Row {
+    /// `localredirectpolicy.balancing.elf.io/node-local-dns`, as `-o name` prints it.
+    fn full_name(&self) -> String;
+    /// Its names, the shortest first.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Named for PolicyTopItem {
+    fn full_name(&self) -> String {
+        let kind = self.policy.kind.as_str().to_ascii_lowercase();
+        format!("{kind}.{}/{}", balancing_api::names::GROUP, self.policy.name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.policy.name.clone()]
+    }
+}
+
+impl Named for NodeTopItem {
+    fn full_name(&self) -> String {
+        format!("node/{}", self.name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.name.clone()]
+    }
+}
+
+impl Named for FrontendTopItem {
+    fn full_name(&self) -> String {
+        format!("frontend/{}", self.frontend)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let (whole, address) = (self.frontend.to_string(), self.frontend.address.to_string());
+        let port = whole.split('/').next().unwrap_or_default().to_owned();
+        vec![address, port, whole]
+    }
+}
+
+impl Named for BackendTopItem {
+    fn full_name(&self) -> String {
+        format!("backend/{}/{}", std::net::SocketAddr::new(self.address, self.port), self.protocol)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let port = std::net::SocketAddr::new(self.address, self.port).to_string();
+        let whole = format!("{port}/{}", self.protocol);
+        self.pod.iter().cloned().chain([self.address.to_string(), port, whole]).collect()
+    }
+}
+
+fn listed<R: Named + Serialize>(
+    args: &GetArgs,
+    board: &Board,
+    rows: &[R],
+    kind: &str,
+) -> Result<List, Error> {
+    let sort = args.sort_by.as_deref().map(Sort::parse::<R>).transpose()?;
+    let asked: Vec<&str> = args.what.name.iter().chain(&args.names).map(String::as_str).collect();
+    let missing = asked.iter().filter(|n| !rows.iter().any(|r| is_called(r, n)));
+    let missing: Vec<String> = missing.map(|n| not_found(args.what.kind, n, rows)).collect();
+    let shown: Vec<&R> = order(rows, &Filter::parse::<R>(&args.filter)?, sort)
+        .into_iter()
+        .map(|i| &rows[i])
+        .filter(|r| asked.is_empty() || asked.iter().any(|n| is_called(*r, n)))
+        .collect();
+    let coverage = board.sample.coverage.clone();
+    let top = || {
+        let taken_at = board.sample.taken_at();
+        document(kind, Top { taken_at, interval: None, coverage, demo: false, items: shown.clone() })
+    };
+    let text = match args.output {
+        Listing::Json => json(&top())?,
+        Listing::Jsonl => jsonl(&top())?,
+        Listing::Yaml => yaml(&top())?,
+        Listing::Name => shown.iter().map(|r| sanitise(&r.full_name()).into_owned() + "\n").collect(),
+        Listing::Table | Listing::Wide if shown.is_empty() => String::new(),
+        Listing::Table | Listing::Wide => {
+            let text = table::plain(&shown, &columns(&shown, args.output == Listing::Wide));
+            if args.no_headers { text.split_once('\n').unwrap_or_default().1.to_owned() } else { text }
+        }
+    };
+    Ok(List { text, rows: shown.len(), missing })
+}
+
+/// The columns of a table of what is now: the name first, and no rates, which one sample does not give.
+fn columns<R: Row>(rows: &[&R], wide: bool) -> Vec<&'static Column<R>> {
+    const IDENTITIES: [&str; 3] = ["name", "frontend", "backend"];
+    let is_rate = |c: &Column<R>| rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Rate(_)));
+    let shown = |c: &&'static Column<R>| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide;
+    let mut columns: Vec<_> = R::columns().iter().filter(shown).filter(|c| !is_rate(c)).collect();
+    // A policy has a frontend column too; its name comes before.
+    let identity = IDENTITIES.iter().find_map(|key| columns.iter().position(|c| c.meta.key == *key));
+    if let Some(identity) = identity {
+        let first = columns.remove(identity);
+        columns.insert(0, first);
+    }
+    columns
+}
+
+fn is_called<R: Named>(row: &R, name: &str) -> bool {
+    row.names().iter().any(|n| n.eq_ignore_ascii_case(name))
+}
+
+fn not_found<R: Named>(kind: Kind, name: &str, rows: &[R]) -> String {
+    let one = match kind {
+        Kind::Policies(None) => "policy",
+        Kind::Policies(Some(kind)) => kind.as_str(),
+        Kind::Nodes => "node",
+        Kind::Frontends => "frontend",
+        Kind::Backends => "backend",
+    };
+    let names: Vec<String> = rows.iter().flat_map(Named::names).collect();
+    let near = near(name, names.iter().map(String::as_str));
+    match near.as_slice() {
+        [] => format!("{one} {name:?} not found; `kubectl balancing get {kind}` lists all"),
+        near => format!("{one} {name:?} not found; did you mean {}?", sanitise(&near.join(", "))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        cli::{Cli, Command},
+        fixture::{snapshots, world},
+        sample::NodeSample,
+    };
+
+    fn args(line: &str) -> GetArgs {
+        match Cli::try_parse_from(line.split(' ')).unwrap().command {
+            Some(Command::Get(args)) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn board() -> Board {
+        let w = world();
+        let node = NodeSample { status: w.status, frontends: w.programmed, counters: w.counters };
+        Board::new(Sample::of_one(node), None)
+    }
+
+    fn get(line: &str) -> List {
+        list(&args(line), &board()).unwrap()
+    }
+
+    #[test]
+    fn tables() {
+        snapshots().bind(|| {
+            for what in ["policies", "nodes", "frontends", "backends"] {
+                insta::assert_snapshot!(format!("get-{what}"), get(&format!("x get {what}")).text);
+            }
+            insta::assert_snapshot!("get-policies-wide", get("x get policies -o wide").text);
+            insta::assert_snapshot!("get-policy-json", get("x get lr/node-local-dns -o json").text);
+        });
+    }
+
+    #[test]
+    fn kinds_and_short_names() {
+        assert_eq!(get("x get policies").rows, 8);
+        assert_eq!(get("x get lr").rows, 7);
+        assert_eq!(get("x get bl").rows, 1);
+        assert_eq!(get("x get localredirectpolicies.balancing.elf.io").rows, 7);
+        assert_eq!(get("x get bl/node-local-dns").missing.len(), 1);
+        let wrong = Cli::try_parse_from(["x", "get", "pods"]).unwrap_err();
+        assert!(wrong.to_string().contains("there is no \"pods\" to get"), "{wrong}");
+    }
+
+    #[test]
+    fn names_are_those_that_other_commands_print() {
+        for what in ["policies", "nodes", "frontends", "backends"] {
+            let names = get(&format!("x get {what} -o name")).text;
+            for name in names.lines() {
+                let found = get(&format!("x get {name}"));
+                assert_eq!((found.rows >= 1, found.missing.len()), (true, 0), "{name}");
+            }
+        }
+        assert!(
+            get("x get lr -o name").text.contains("localredirectpolicy.balancing.elf.io/node-local-dns\n")
+        );
+    }
+
+    #[test]
+    fn things_are_found_by_any_of_their_names() {
+        for (line, rows) in [
+            ("x get fe 10.96.0.10", 2),
+            ("x get fe 10.96.0.10:53", 2),
+            ("x get fe 10.96.0.10:53/udp", 1),
+            ("x get fe/[fd00:96::7]:443", 1),
+            ("x get be kube-system/coredns-1", 2),
+            ("x get be 192.0.2.10 192.0.2.11", 2),
+            ("x get policies lost typo", 2),
+            ("x get nodes n1", 1),
+        ] {
+            let found = get(line);
+            assert_eq!((found.rows, found.missing), (rows, vec![]), "{line}");
+        }
+        let some = get("x get policies lost los other-name-entirely");
+        assert_eq!(some.rows, 1);
+        assert!(
+            some.missing[0].contains("policy \"los\" not found; did you mean lost?"),
+            "{:?}",
+            some.missing
+        );
+        assert!(some.missing[1].contains("`kubectl balancing get policies`"), "{:?}", some.missing);
+    }
+
+    #[test]
+    fn sorted_filtered_and_without_a_header() {
+        let text = get("x get policies --sort-by -name --filter lr --no-headers").text;
+        let names: Vec<&str> = text.lines().map(|l| l.split(' ').next().unwrap()).collect();
+        assert_eq!(
+            names,
+            ["zoned", "typo", "shadow-dns", "node-local-dns", "lost", "log-cache", "apiserver-cache"]
+        );
+    }
+
+    #[test]
+    fn every_format_says_the_same() {
+        let of = |format: &str| get(&format!("x get frontends -o {format}")).text;
+        let json: serde_json::Value = serde_json::from_str(&of("json")).unwrap();
+        assert_eq!(json["kind"], "FrontendList");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&of("jsonl")).unwrap(), json);
+        assert_eq!(serde_yaml::from_str::<serde_json::Value>(&of("yaml")).unwrap(), json);
+        assert_eq!(json["items"].as_array().unwrap().len(), of("name").lines().count());
+    }
+}
