@@ -100,14 +100,13 @@ fn forward(ctx: &SockAddrContext, key: &FrontendKey, hook: u8, six: bool) -> i32
             return refuse();
         }
         Outcome::Policy | Outcome::Service => {
-            let rung = if matches!(decision.outcome, Outcome::Policy) { 1 } else { 2 };
             let recorded = if key.protocol() != UDP {
                 reverse::record_tcp(ctx, key, backend);
                 true
             } else if unconnected {
-                reverse::record(ctx, records, key, backend, rung)
+                reverse::record(ctx, records, key, &decision)
             } else {
-                remember_connected(ctx, key, backend, rung)
+                remember_connected(ctx, key, &decision)
             };
             rewrite(ctx.sock_addr, six, &backend.addr, backend.port);
             recorded
@@ -120,13 +119,13 @@ fn forward(ctx: &SockAddrContext, key: &FrontendKey, hook: u8, six: bool) -> i32
 /// The way back of a connected UDP socket: its own element, else its storage. Where there is storage it is told as well:
 /// earlier datagrams of the same socket to this backend under another VIP must not answer for the connection.
 #[inline(always)]
-fn remember_connected(ctx: &SockAddrContext, key: &FrontendKey, backend: &Backend, rung: u32) -> bool {
+fn remember_connected(ctx: &SockAddrContext, key: &FrontendKey, decision: &Decision) -> bool {
     let records = reverse::records(ctx);
-    let owned = reverse::own(ctx, key, backend);
+    let owned = reverse::own(ctx, key, &decision.backend);
     if owned && records.is_null() {
         return true;
     }
-    reverse::record(ctx, records, key, backend, rung) || owned
+    reverse::record(ctx, records, key, decision) || owned
 }
 
 /// recvmsg and getpeername (`peer`): what did the client ask for?

@@ -189,9 +189,9 @@ impl Maps for Kernel<'_> {
     }
 
     #[inline(always)]
-    fn kept(&self, key: &FrontendKey, rung: u32) -> u32 {
+    fn kept(&self, key: &FrontendKey, rung: u32) -> Kept {
         if self.records.is_null() {
-            return 0;
+            return Kept::default();
         }
         // SAFETY: storage of a socket that this call holds; the programs of one socket run under its lock.
         let records = unsafe { &*self.records };
@@ -202,13 +202,13 @@ impl Maps for Kernel<'_> {
             let r = &records.records[i];
             if same(&r.vip, &key.addr)
                 && r.vip_port == key.port()
-                && r.rung == rung
+                && u32::from(r.rung) == rung
                 && r.flags & RECORD_KEPT != 0
             {
-                return r.id;
+                return Kept { id: r.id, offset: r.offset };
             }
         }
-        0
+        Kept::default()
     }
 
     #[inline(always)]

@@ -69,15 +69,11 @@ fn probe<'a>(more: *mut MoreUdpRecords, addr: &Addr, port: u16, free: bool) -> O
     None
 }
 
-/// Remembers that this socket's datagrams to `key` go to `backend`, chosen on `rung`. False: no storage could be had.
+/// Remembers that this socket's datagrams to `key` go where it was decided. False: no storage could be had.
 #[inline(always)]
-pub fn record(
-    ctx: &SockAddrContext,
-    known: *mut UdpRecords,
-    key: &FrontendKey,
-    backend: &Backend,
-    rung: u32,
-) -> bool {
+pub fn record(ctx: &SockAddrContext, known: *mut UdpRecords, key: &FrontendKey, decision: &Decision) -> bool {
+    // The outcome's number is the rung's.
+    let (backend, rung) = (&decision.backend, decision.outcome as u16);
     let records = if known.is_null() {
         // SAFETY: a new value is zeroed by the kernel and lives as long as the socket.
         let made = unsafe { UDP_RECORDS.get_or_insert_ptr_mut(ctx, None) };
@@ -99,6 +95,7 @@ pub fn record(
         id: backend.id,
         flags: RECORD_CURRENT | RECORD_KEPT,
         rung,
+        offset: decision.offset,
     };
     let mut found = false;
     for i in 0..RECORDS {
@@ -114,6 +111,7 @@ pub fn record(
         if is_backend(r, &backend.addr, backend.port) {
             if this_vip {
                 r.flags = RECORD_CURRENT | RECORD_KEPT;
+                r.offset = decision.offset;
                 found = true;
             } else {
                 r.flags &= !RECORD_CURRENT;

@@ -52,6 +52,19 @@ pub struct Decision {
     pub flags: u32,
     /// Where the flow goes, for [`Outcome::Policy`] and [`Outcome::Service`].
     pub backend: Backend,
+    /// Index of the backend.
+    pub index: u32,
+    /// Index of the backend within its rung.
+    pub offset: u32,
+}
+
+/// The backend that a socket used before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Its id; 0: none.
+    pub id: u32,
+    /// Where in the rung it was then.
+    pub offset: u32,
 }
 
 /// The maps, as [`decide`] sees them: in the kernel the maps themselves, elsewhere a copy or a view.
@@ -71,8 +84,8 @@ pub trait Maps {
     fn stale(&self) -> bool;
     /// May one more redirect of this policy happen in this second? Counts it.
     fn admit(&self, policy: u32) -> bool;
-    /// Id of the backend that this socket used for this frontend on rung 1 (policy) or 2 (Service); 0: none.
-    fn kept(&self, key: &FrontendKey, rung: u32) -> u32;
+    /// The backend that this socket used for this frontend on rung 1 (policy) or 2 (Service).
+    fn kept(&self, key: &FrontendKey, rung: u32) -> Kept;
     /// Id of the backend that this client used last on this rung, unless too long ago; 0: none.
     fn affinity(&self, frontend: &Frontend, rung: u32) -> u32;
     /// The client uses this backend now.
@@ -84,9 +97,15 @@ pub trait Maps {
 /// Steps of the binary search: ranges of up to 2^17 backends.
 const SEARCH_STEPS: u32 = 18;
 
-/// The backend of the rung with this id. Ranges are sorted by id.
+/// The backend of the rung with this id, and its offset: where it was last, else by search, as ranges are sorted by id.
 #[inline(always)]
-fn member<M: Maps>(maps: &M, rung: Rung, id: u32) -> Option<Backend> {
+fn member<M: Maps>(maps: &M, rung: Rung, kept: Kept) -> Option<(u32, Backend)> {
+    if kept.offset < rung.count {
+        let backend = maps.backend(rung.first.wrapping_add(kept.offset))?;
+        if backend.id == kept.id {
+            return Some((kept.offset, backend));
+        }
+    }
     let (mut low, mut high) = (0u32, rung.count);
     for _ in 0..SEARCH_STEPS {
         if low >= high {
@@ -94,10 +113,10 @@ fn member<M: Maps>(maps: &M, rung: Rung, id: u32) -> Option<Backend> {
         }
         let middle = (low + high) >> 1;
         let backend = maps.backend(rung.first.wrapping_add(middle))?;
-        if backend.id == id {
-            return Some(backend);
+        if backend.id == kept.id {
+            return Some((middle, backend));
         }
-        if backend.id < id {
+        if backend.id < kept.id {
             low = middle + 1;
         } else {
             high = middle;
@@ -108,13 +127,13 @@ fn member<M: Maps>(maps: &M, rung: Rung, id: u32) -> Option<Backend> {
 
 /// Any backend of the rung, all alike. Multiply and shift: the kernel's instruction set has no cheap division.
 #[inline(always)]
-fn pick<M: Maps>(maps: &M, rung: Rung, key: &FrontendKey) -> Option<Backend> {
+fn pick<M: Maps>(maps: &M, rung: Rung, key: &FrontendKey) -> Option<(u32, Backend)> {
     let offset = if rung.count == 1 {
         0
     } else {
         (u64::from(maps.random(key)).wrapping_mul(u64::from(rung.count)) >> 32) as u32
     };
-    maps.backend(rung.first.wrapping_add(offset))
+    Some((offset, maps.backend(rung.first.wrapping_add(offset))?))
 }
 
 /// Decides what happens to a flow to `key`; `None`: it is no frontend.
@@ -150,24 +169,34 @@ pub fn decide<M: Maps>(maps: &M, key: &FrontendKey) -> Option<Decision> {
     };
 
     if rung.count != 0 {
-        let mut id = maps.kept(key, number);
-        if affine && id == 0 {
-            id = maps.affinity(frontend, number);
+        let mut kept = maps.kept(key, number);
+        if affine && kept.id == 0 {
+            kept = Kept { id: maps.affinity(frontend, number), offset: 0 };
         }
-        let mut backend = if id != 0 { member(maps, rung, id) } else { None };
-        if backend.is_none() {
-            backend = pick(maps, rung, key);
+        let mut found = if kept.id != 0 { member(maps, rung, kept) } else { None };
+        if found.is_none() {
+            found = pick(maps, rung, key);
         }
-        if let Some(backend) = backend {
+        if let Some((offset, backend)) = found {
             if affine {
                 maps.remember(frontend, number, backend.id);
             }
             let outcome = if by_policy { Outcome::Policy } else { Outcome::Service };
-            return Some(Decision { outcome, reason, policy: frontend.policy, flags, backend });
+            let index = rung.first.wrapping_add(offset);
+            return Some(Decision {
+                outcome,
+                reason,
+                policy: frontend.policy,
+                flags,
+                backend,
+                index,
+                offset,
+            });
         }
     }
     let outcome = if flags & FRONTEND_REFUSE != 0 { Outcome::Refuse } else { Outcome::Untouched };
-    Some(Decision { outcome, reason, policy: frontend.policy, flags, backend: Backend::default() })
+    let backend = Backend::default();
+    Some(Decision { outcome, reason, policy: frontend.policy, flags, backend, index: 0, offset: 0 })
 }
 
 #[cfg(test)]

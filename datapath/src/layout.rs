@@ -75,10 +75,8 @@ pub struct Backend {
     pub flags: u16,
     /// Stable id within a rung: a hash of address and port, the same in every run. Never 0.
     pub id: u32,
-    /// Index in the array `backend_counters`, before striping.
-    pub counter: u32,
     /// Zero.
-    pub spare: u32,
+    pub spare: u64,
 }
 
 /// A range of the array `backends`. `count` 0: there is no such rung.
@@ -124,7 +122,8 @@ pub struct Frontend {
     pub service_rung: Rung,
 }
 
-/// Element of the array `slots`: what the value of the map `frontends` names.
+/// Element of the array `slots`: what the value of the map `frontends` names. Two cache lines, of which the first has all
+/// that a reader needs while the first half is in use.
 ///
 /// User space fills the half that is not in use and changes `active` with one store (release). A half, a range of
 /// backends or a slot is used again only after a grace period: whoever read it is gone by then. A frontend that changes
@@ -140,6 +139,8 @@ pub struct Slot {
     pub spare: u32,
     /// The halves.
     pub halves: [Frontend; 2],
+    /// Zero.
+    pub padding: [u64; 4],
 }
 
 /// [`Slot::active`] from here on names an element of the array `spares`.
@@ -208,15 +209,17 @@ pub struct UdpRecord {
     /// Id of the backend.
     pub id: u32,
     /// `RECORD_*`.
-    pub flags: u32,
+    pub flags: u16,
     /// Rung that chose the backend: 1 the policy's, 2 the Service's.
-    pub rung: u32,
+    pub rung: u16,
+    /// Where in the rung the backend was: it is looked for there first.
+    pub offset: u32,
 }
 
 /// Answers of this backend are from this VIP: the client dialled it last.
-pub const RECORD_CURRENT: u32 = 1;
+pub const RECORD_CURRENT: u16 = 1;
 /// This VIP's last choice on this rung: the socket keeps it while it is a member.
-pub const RECORD_KEPT: u32 = 2;
+pub const RECORD_KEPT: u16 = 2;
 
 /// Number of translations in the first storage value of a socket.
 pub const RECORDS: usize = 8;
@@ -289,13 +292,14 @@ pub struct PolicyCounters {
     pub refusals: u64,
 }
 
-/// Element of the array `frontend_counters`, at slot number times stripes plus stripe. A cache line of its own.
+/// Element of the array `frontend_counters`, at slot number times stripes plus stripe: what its backends' counters do not
+/// tell. A cache line of its own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FrontendCounters {
-    /// Sent to a backend of the policy.
+    /// Sent to backends of the policy that have left its rung since. Written by user space.
     pub taken: u64,
-    /// Sent to an endpoint of the Service.
+    /// Sent to endpoints of the Service that have left its rung since. Written by user space.
     pub resolved: u64,
     /// Redirects not made because the limit was reached.
     pub qos_drops: u64,
@@ -304,6 +308,10 @@ pub struct FrontendCounters {
     /// Zero.
     pub spare: [u64; 4],
 }
+
+/// Times a connection was sent to a backend: element of the array `backend_counters`, at the backend's own index times
+/// stripes plus stripe.
+pub type BackendCounter = u64;
 
 /// The single element of the array `runtime`: what changes while the programs run.
 #[repr(C)]
@@ -450,7 +458,7 @@ sizes! {
     FrontendKey: 24,
     Backend: 32,
     Frontend: 32,
-    Slot: 96,
+    Slot: 128,
     Policy: 16,
     CallerKey: 16,
     AffinityKey: 16,

@@ -7,5 +7,5 @@
 mod decide;
 mod layout;
 
-pub use decide::{Decision, Maps, Outcome, PolicyReason, decide};
+pub use decide::{Decision, Kept, Maps, Outcome, PolicyReason, decide};
 pub use layout::*;

@@ -13,7 +13,7 @@ use balancing_api::{
 };
 use balancing_datapath::{
     self as datapath, Backend, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_QOS, FRONTEND_REFUSE,
-    FRONTEND_SERVICE, FrontendKey, Maps, Outcome, PolicyReason, Rung, SCOPE_ANY, SCOPE_HOST, addr_from_ip,
+    FRONTEND_SERVICE, FrontendKey, Kept, Maps, Outcome, PolicyReason, Rung, SCOPE_ANY, SCOPE_HOST, addr_from_ip,
     decide,
 };
 
@@ -222,8 +222,8 @@ impl Maps for MemoryMaps<'_> {
         self.admits
     }
 
-    fn kept(&self, _key: &FrontendKey, _rung: u32) -> u32 {
-        0
+    fn kept(&self, _key: &FrontendKey, _rung: u32) -> Kept {
+        Kept::default()
     }
 
     fn affinity(&self, _frontend: &datapath::Frontend, _rung: u32) -> u32 {

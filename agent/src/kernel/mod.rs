@@ -15,7 +15,7 @@ pub use grace::{Epoch, Grace};
 pub use layout::{Sizes, possible_cpus};
 pub use load::{Attachment, LoadError, Loaded, Opened, Trial, open, trials};
 pub use pins::{CleanupError, LockError, cleanup};
-pub use programmer::{Clock, Failure, Programmer, Unread, Written, service_group};
+pub use programmer::{Clock, Failure, Programmer, Side, Unread, Written, service_group};
 pub use store::{KernelStore, Limits, RuntimeChange, Store, StoreError};
 pub use sys::monotonic;
 pub use view::{CounterTotals, Explained, ProgrammedFrontend, ProgrammedRung, View};

@@ -96,16 +96,34 @@ pub struct Unread<'a> {
     pub address: &'a dyn Fn(IpAddr) -> bool,
 }
 
-/// Who a backend's counter belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Owner {
-    /// Index of a policy.
-    Policy(u32),
-    /// [`Frontend::affinity_group`].
-    Service(u32),
+/// One of a frontend's rungs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The policy's.
+    Policy,
+    /// The Service's.
+    Service,
 }
 
-type CounterKey = (Owner, Addr, u16, u8);
+/// Who goes on counting for a backend that is in a rung no more.
+#[derive(Clone, Copy, Debug)]
+enum Heir {
+    /// The same backend in the rung's new range.
+    Backend(u32),
+    /// The frontend, for backends that have left the rung.
+    Frontend(u32, Side),
+    /// Nobody: the frontend is gone.
+    Nobody,
+}
+
+/// A backend in a range that is to be given back, with what its counter had when its heir took over: what late readers
+/// add to it after that is handed on when they are gone.
+#[derive(Clone, Copy, Debug)]
+struct Legacy {
+    index: u32,
+    heir: Heir,
+    seen: u64,
+}
 
 #[derive(Debug)]
 struct Entry {
@@ -136,10 +154,9 @@ impl PolicyEntry {
 
 #[derive(Debug)]
 enum Retired {
-    Range { first: u32, count: u32 },
+    Range { first: u32, count: u32, legacies: Vec<Legacy> },
     Slot(u32),
     Spare(u32),
-    Counter(u32),
     Policy(u32),
 }
 
@@ -168,8 +185,6 @@ pub struct Programmer<S, C> {
     /// Frontends whose ladder is in a spare: they move back to a half when one is free.
     away: Vec<FrontendKey>,
     policy_numbers: Numbers,
-    counter_numbers: Numbers,
-    counters: HashMap<CounterKey, (u32, u32)>,
     retired: Vec<(Epoch, Retired)>,
     waiting: BTreeMap<net::Frontend, Option<Ladder>>,
     failed: BTreeMap<net::Frontend, (Option<Ladder>, Failure)>,
@@ -200,8 +215,6 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             spares: Numbers::new(0, limits.spares),
             away: Vec::new(),
             policy_numbers: Numbers::new(1, limits.policies),
-            counter_numbers: Numbers::new(0, limits.backends),
-            counters: HashMap::new(),
             retired: Vec::new(),
             waiting: BTreeMap::new(),
             failed: BTreeMap::new(),
@@ -281,15 +294,6 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 *rung = Rung::default();
             }
         }
-        for (owner, rung) in rungs(&value) {
-            for index in rung.first..rung.first + rung.count {
-                let backend = self.store.backend(index);
-                self.counter_numbers.claim(backend.counter);
-                let users =
-                    self.counters.entry(counter_key(owner, &key, &backend)).or_insert((backend.counter, 0));
-                users.1 += 1;
-            }
-        }
         self.entries.insert(
             key,
             Entry { slot: number, active, value, halves_free: [free_after; 2], inherited: true },
@@ -366,10 +370,12 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         self.retired = pending;
         for (_, what) in over {
             match what {
-                Retired::Range { first, count } => self.ranges.give(first, count),
+                Retired::Range { first, count, legacies } => {
+                    self.hand_on(&legacies);
+                    self.ranges.give(first, count);
+                }
                 Retired::Slot(slot) => self.slots.give(slot),
                 Retired::Spare(spare) => self.spares.give(spare),
-                Retired::Counter(counter) => self.counter_numbers.give(counter),
                 Retired::Policy(index) => self.policy_numbers.give(index),
             }
         }
@@ -704,20 +710,20 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
         let Some(slot) = self.slots.take() else { return Err(self.full("frontends", capacity)) };
         let written = self
-            .write_rung(&key, Owner::Policy(value.policy), policy_wanted)
-            .and_then(|policy_rung| {
-                value.policy_rung = policy_rung;
-                self.write_rung(&key, Owner::Service(value.affinity_group), service_wanted)
-            })
-            .and_then(|service_rung| {
-                value.service_rung = service_rung;
+            .write_rungs(
+                &mut value,
+                Some((policy_wanted, Rung::default())),
+                Some((service_wanted, Rung::default())),
+            )
+            .and_then(|_| {
                 self.store.init_slot(slot, &key, value);
-                self.store.insert_frontend(&key, slot).map_err(Problem::from)
+                self.store.insert_frontend(&key, slot).map_err(|error| {
+                    self.discard_rung(value.policy_rung);
+                    self.discard_rung(value.service_rung);
+                    Problem::from(error)
+                })
             });
         if let Err(problem) = written {
-            for (owner, rung) in rungs(&value) {
-                self.discard_rung(&key, owner, rung);
-            }
             self.slots.give(slot);
             return Err(problem);
         }
@@ -736,9 +742,10 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         service_wanted: &[desired::Backend],
     ) -> Result<(), Problem> {
         let old = entry.value;
-        let policy_same = old.policy == value.policy && self.holds(old.policy_rung, policy_wanted);
-        let service_same =
-            old.affinity_group == value.affinity_group && self.holds(old.service_rung, service_wanted);
+        let same_policy = old.policy == value.policy;
+        let same_service = old.affinity_group == value.affinity_group;
+        let policy_same = same_policy && self.holds(old.policy_rung, policy_wanted);
+        let service_same = same_service && self.holds(old.service_rung, service_wanted);
         if policy_same {
             value.policy_rung = old.policy_rung;
         }
@@ -749,15 +756,21 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             return Ok(());
         }
         let Some(place) = self.free_place(entry) else { return Err(Problem::Later) };
-        if let Err(problem) = self.write_rungs(
-            key,
+        // A rung with another owner counts anew.
+        let heirs_of = |same_owner: bool, rung: Rung| if same_owner { rung } else { Rung::default() };
+        let policy = (policy_wanted, heirs_of(same_policy, old.policy_rung));
+        let service = (service_wanted, heirs_of(same_service, old.service_rung));
+        let [policy_legacies, service_legacies] = match self.write_rungs(
             value,
-            (!policy_same).then_some(policy_wanted),
-            (!service_same).then_some(service_wanted),
+            (!policy_same).then_some(policy),
+            (!service_same).then_some(service),
         ) {
-            self.give_place(place);
-            return Err(problem);
-        }
+            Ok(legacies) => legacies,
+            Err(problem) => {
+                self.give_place(place);
+                return Err(problem);
+            }
+        };
         self.store.fill(entry.slot, place, *value);
         self.store.activate(entry.slot, place);
         self.written.note("frontends", "update");
@@ -772,10 +785,10 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         entry.active = place;
         entry.value = *value;
         if !policy_same {
-            self.retire_rung(key, Owner::Policy(old.policy), old.policy_rung);
+            self.retire_rung(old.policy_rung, policy_legacies, Heir::Frontend(entry.slot, Side::Policy));
         }
         if !service_same {
-            self.retire_rung(key, Owner::Service(old.affinity_group), old.service_rung);
+            self.retire_rung(old.service_rung, service_legacies, Heir::Frontend(entry.slot, Side::Service));
         }
         Ok(())
     }
@@ -798,28 +811,29 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         }
     }
 
-    /// Writes the rungs that are given anew; both or none.
+    /// Writes the rungs that are given anew, each with the range that it replaces; both or none. Answers what the old
+    /// ranges' counters have handed on.
     fn write_rungs(
         &mut self,
-        key: &FrontendKey,
         value: &mut Frontend,
-        policy: Option<&[desired::Backend]>,
-        service: Option<&[desired::Backend]>,
-    ) -> Result<(), Problem> {
-        if let Some(wanted) = policy {
-            value.policy_rung = self.write_rung(key, Owner::Policy(value.policy), wanted)?;
+        policy: Option<(&[desired::Backend], Rung)>,
+        service: Option<(&[desired::Backend], Rung)>,
+    ) -> Result<[Vec<Legacy>; 2], Problem> {
+        let mut legacies = [Vec::new(), Vec::new()];
+        if let Some((wanted, old)) = policy {
+            (value.policy_rung, legacies[0]) = self.write_rung(wanted, old)?;
         }
-        let Some(wanted) = service else { return Ok(()) };
-        match self.write_rung(key, Owner::Service(value.affinity_group), wanted) {
-            Ok(rung) => value.service_rung = rung,
+        let Some((wanted, old)) = service else { return Ok(legacies) };
+        match self.write_rung(wanted, old) {
+            Ok(written) => (value.service_rung, legacies[1]) = written,
             Err(problem) => {
                 if policy.is_some() {
-                    self.discard_rung(key, Owner::Policy(value.policy), value.policy_rung);
+                    self.discard_rung(value.policy_rung);
                 }
                 return Err(problem);
             }
         }
-        Ok(())
+        Ok(legacies)
     }
 
     fn remove(&mut self, frontend: &net::Frontend) -> Result<(), Problem> {
@@ -830,8 +844,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             return Err(error.into());
         }
         self.written.note("frontends", "delete");
-        for (owner, rung) in rungs(&entry.value) {
-            self.retire_rung(&key, owner, rung);
+        for rung in [entry.value.policy_rung, entry.value.service_rung] {
+            self.retire_rung(rung, Vec::new(), Heir::Nobody);
         }
         if let Some(spare) = entry.active.checked_sub(SPARE) {
             self.retire(Retired::Spare(spare));
@@ -854,83 +868,67 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         })
     }
 
-    /// Writes backends to a fresh range, sorted by id.
-    fn write_rung(
-        &mut self,
-        key: &FrontendKey,
-        owner: Owner,
-        wanted: &[desired::Backend],
-    ) -> Result<Rung, Problem> {
+    /// Writes backends to a fresh range, sorted by id. Those that are in `old` too go on counting where they were.
+    fn write_rung(&mut self, wanted: &[desired::Backend], old: Rung) -> Result<(Rung, Vec<Legacy>), Problem> {
         if wanted.is_empty() {
-            return Ok(Rung::default());
+            return Ok((Rung::default(), Vec::new()));
         }
         let count = wanted.len() as u32;
         let capacity = self.store.limits().backends;
         let Some(first) = self.ranges.take(count) else { return Err(self.full("backends", capacity)) };
+        let before: HashMap<(Addr, u16), u32> = (old.first..old.first + old.count)
+            .map(|index| (index, self.store.backend(index)))
+            .map(|(index, backend)| ((backend.addr, backend.port), index))
+            .collect();
+        let mut legacies = Vec::new();
         for ((id, addr, port), index) in identified(wanted).into_iter().zip(first..) {
-            let mut backend = Backend { addr, port, flags: 0, id, counter: 0, spare: 0 };
-            let Some(counter) = self.use_counter(counter_key(owner, key, &backend)) else {
-                self.discard_counters(key, owner, Rung { first, count: index - first });
-                self.ranges.give(first, count);
-                return Err(self.full("backends", capacity));
-            };
-            backend.counter = counter;
-            self.store.write_backend(index, backend);
+            self.store.write_backend(index, Backend { addr, port, flags: 0, id, spare: 0 });
+            let seen = before.get(&(addr, port)).map(|&from| (from, self.store.counter(from)));
+            self.store.set_counter(index, seen.map_or(0, |(_, count)| count));
+            legacies.extend(seen.map(|(from, seen)| Legacy {
+                index: from,
+                heir: Heir::Backend(index),
+                seen,
+            }));
         }
         self.written.note("backends", "insert");
-        Ok(Rung { first, count })
+        Ok((Rung { first, count }, legacies))
     }
 
-    fn retire_rung(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
+    /// A range is reachable no more. What its backends have counted and nobody has inherited yet goes to `rest`.
+    fn retire_rung(&mut self, rung: Rung, mut legacies: Vec<Legacy>, rest: Heir) {
         if rung.count == 0 {
             return;
         }
-        for counter in self.release_counters(key, owner, rung) {
-            self.retire(Retired::Counter(counter));
+        if let Heir::Frontend(slot, side) = rest {
+            let inherited: BTreeSet<u32> = legacies.iter().map(|legacy| legacy.index).collect();
+            for index in (rung.first..rung.first + rung.count).filter(|index| !inherited.contains(index)) {
+                let seen = self.store.counter(index);
+                self.store.add_to_frontend(slot, side, seen);
+                legacies.push(Legacy { index, heir: rest, seen });
+            }
         }
-        self.retire(Retired::Range { first: rung.first, count: rung.count });
+        self.retire(Retired::Range { first: rung.first, count: rung.count, legacies });
+    }
+
+    /// The last readers of a range are gone: what they have counted since goes to the heirs.
+    fn hand_on(&mut self, legacies: &[Legacy]) {
+        for legacy in legacies {
+            let late = self.store.counter(legacy.index).wrapping_sub(legacy.seen);
+            match legacy.heir {
+                _ if late == 0 => {}
+                Heir::Backend(index) => self.store.add_to_counter(index, late),
+                Heir::Frontend(slot, side) => self.store.add_to_frontend(slot, side, late),
+                Heir::Nobody => {}
+            }
+        }
     }
 
     /// Takes back a rung that was written and that no reader has seen: no grace period has to pass.
-    fn discard_rung(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
-        if rung.count == 0 {
-            return;
+    fn discard_rung(&mut self, rung: Rung) {
+        if rung.count != 0 {
+            self.ranges.give(rung.first, rung.count);
         }
-        self.discard_counters(key, owner, rung);
-        self.ranges.give(rung.first, rung.count);
-    }
-
-    fn discard_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) {
-        for counter in self.release_counters(key, owner, rung) {
-            self.counter_numbers.give(counter);
-        }
-    }
-
-    /// The rung does not use its backends' counters any more; returns those that nothing else uses.
-    fn release_counters(&mut self, key: &FrontendKey, owner: Owner, rung: Rung) -> Vec<u32> {
-        let mut unused = Vec::new();
-        for index in rung.first..rung.first + rung.count {
-            let backend = self.store.backend(index);
-            let counter_key = counter_key(owner, key, &backend);
-            let Some((counter, users)) = self.counters.get_mut(&counter_key) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                unused.push(*counter);
-                self.counters.remove(&counter_key);
-            }
-        }
-        unused
-    }
-
-    fn use_counter(&mut self, key: CounterKey) -> Option<u32> {
-        if let Some((counter, users)) = self.counters.get_mut(&key) {
-            *users += 1;
-            return Some(*counter);
-        }
-        let counter = self.counter_numbers.take()?;
-        self.store.clear_backend_counter(counter);
-        self.counters.insert(key, (counter, 1));
-        Some(counter)
     }
 
     fn retire(&mut self, what: Retired) {
@@ -951,18 +949,6 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     fn may_use(&self) -> bool {
         self.clock.completed() >= self.usable_after
     }
-}
-
-/// The rungs of a value, each with the owner of its backends' counters.
-fn rungs(value: &Frontend) -> [(Owner, Rung); 2] {
-    [
-        (Owner::Policy(value.policy), value.policy_rung),
-        (Owner::Service(value.affinity_group), value.service_rung),
-    ]
-}
-
-fn counter_key(owner: Owner, key: &FrontendKey, backend: &Backend) -> CounterKey {
-    (owner, backend.addr, backend.port, key.protocol())
 }
 
 /// The key of a frontend in the maps.

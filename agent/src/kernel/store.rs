@@ -21,6 +21,7 @@ use balancing_datapath::{
 
 use super::{
     layout::{POLICY_NAME_SIZE, Sizes, slots},
+    programmer::Side,
     sys::{Mapped, release_fence},
 };
 
@@ -93,8 +94,14 @@ pub trait Store {
     fn backend(&self, index: u32) -> Backend;
     /// Writes a backend that no program reads.
     fn write_backend(&mut self, index: u32, backend: Backend);
-    /// Sets a counter that no program uses to zero.
-    fn clear_backend_counter(&mut self, counter: u32);
+    /// Reads a backend's counter.
+    fn counter(&self, index: u32) -> u64;
+    /// Sets the counter of a backend that no program reads.
+    fn set_counter(&mut self, index: u32, count: u64);
+    /// Adds to a backend's counter, which programs may add to as well.
+    fn add_to_counter(&mut self, index: u32, count: u64);
+    /// Adds to what a frontend's backends counted before they left a rung.
+    fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64);
 
     /// Every policy that has an index.
     fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError>;
@@ -281,7 +288,7 @@ impl KernelStore {
         ladder_of(&slot, |spare| self.spares.read(spare as usize))
     }
 
-    /// Sum of a frontend's counters over the stripes.
+    /// Sum of a frontend's own counters over the stripes: without those of its backends.
     pub(super) fn frontend_counters(&self, slot: u32) -> FrontendCounters {
         let stripes = self.sizes.stripes as usize;
         let first = slot as usize * stripes;
@@ -298,9 +305,9 @@ impl KernelStore {
     }
 
     /// Sum of a backend's counter over the stripes.
-    pub(super) fn backend_counter(&self, counter: u32) -> u64 {
+    pub(super) fn backend_counter(&self, index: u32) -> u64 {
         let stripes = self.sizes.stripes as usize;
-        let first = counter as usize * stripes;
+        let first = index as usize * stripes;
         (first..first + stripes).map(|index| self.backend_counters.read(index)).sum()
     }
 
@@ -438,7 +445,10 @@ impl Store for Arc<KernelStore> {
         for index in slot as usize * stripes..(slot as usize + 1) * stripes {
             self.frontend_counters.write(index, FrontendCounters::default());
         }
-        self.slots.write(slot as usize, Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2] });
+        self.slots.write(
+            slot as usize,
+            Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2], padding: [0; 4] },
+        );
     }
 
     fn spare(&self, index: u32) -> Frontend {
@@ -473,11 +483,31 @@ impl Store for Arc<KernelStore> {
         self.backends.write(index as usize, backend);
     }
 
-    fn clear_backend_counter(&mut self, counter: u32) {
+    fn counter(&self, index: u32) -> u64 {
+        self.backend_counter(index)
+    }
+
+    fn set_counter(&mut self, index: u32, count: u64) {
         let stripes = self.sizes.stripes as usize;
-        for index in counter as usize * stripes..(counter as usize + 1) * stripes {
-            self.backend_counters.write(index, 0);
+        let first = index as usize * stripes;
+        self.backend_counters.write(first, count);
+        for stripe in first + 1..first + stripes {
+            self.backend_counters.write(stripe, 0);
         }
+    }
+
+    fn add_to_counter(&mut self, index: u32, count: u64) {
+        let stripes = self.sizes.stripes as usize;
+        self.backend_counters.word64(index as usize * stripes, 0).fetch_add(count, Ordering::Relaxed);
+    }
+
+    fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64) {
+        let stripes = self.sizes.stripes as usize;
+        let offset = match side {
+            Side::Policy => offset_of!(FrontendCounters, taken),
+            Side::Service => offset_of!(FrontendCounters, resolved),
+        };
+        self.frontend_counters.word64(slot as usize * stripes, offset).fetch_add(count, Ordering::Relaxed);
     }
 
     fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {

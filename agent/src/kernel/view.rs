@@ -15,7 +15,7 @@ use balancing_api::{
 use balancing_datapath::{
     self as datapath, AFFINITY_SHIFT, Backend, CallerKey, Decision, FRONTEND_BALANCE,
     FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE, FRONTEND_SERVICE_AFFINITY,
-    FrontendKey, Maps, Outcome, Rung, decide, ip_from_addr,
+    FrontendKey, Kept, Maps, Outcome, Rung, decide, ip_from_addr,
 };
 
 use super::{
@@ -174,25 +174,33 @@ impl View {
             let Some(frontend) = frontend_of(&key) else { continue };
             let value = self.store.ladder(slot);
             let balance = value.flags & FRONTEND_BALANCE != 0;
-            totals.frontends.push((frontend, balance, self.store.frontend_counters(slot)));
-            let policy = names.get(&value.policy).cloned();
-            let rungs = [
-                (policy.ok_or(value.policy), value.policy_rung),
-                (Err(value.affinity_group), value.service_rung),
-            ];
-            for (owner, rung) in rungs {
-                for backend in self.records(rung) {
-                    let address = (ip_from_addr(&backend.addr), u16::from_be(backend.port));
-                    // Frontends of one owner share the counter of a backend.
-                    totals.backends.insert(
-                        (owner.clone(), address.0, address.1, frontend.protocol),
-                        self.store.backend_counter(backend.counter),
-                    );
-                }
-            }
+            let policy = names.get(&value.policy).cloned().ok_or(value.policy);
+            let mut counted = self.store.frontend_counters(slot);
+            let owner = |owner| (owner, frontend.protocol);
+            counted.taken += self.count_rung(&mut totals, owner(policy), value.policy_rung);
+            counted.resolved +=
+                self.count_rung(&mut totals, owner(Err(value.affinity_group)), value.service_rung);
+            totals.frontends.push((frontend, balance, counted));
         }
         totals.frontends.sort_unstable_by_key(|(frontend, ..)| *frontend);
         Ok(totals)
+    }
+
+    /// Adds the counters of a rung's backends to those of their owner; answers their sum.
+    fn count_rung(
+        &self,
+        totals: &mut CounterTotals,
+        (owner, protocol): (Result<PolicyRef, u32>, Protocol),
+        rung: Rung,
+    ) -> u64 {
+        let mut sum = 0;
+        for (backend, index) in self.records(rung).into_iter().zip(rung.first..) {
+            let count = self.store.backend_counter(index);
+            sum += count;
+            let (address, port) = (ip_from_addr(&backend.addr), u16::from_be(backend.port));
+            *totals.backends.entry((owner.clone(), address, port, protocol)).or_default() += count;
+        }
+        sum
     }
 
     fn records(&self, rung: Rung) -> Vec<Backend> {
@@ -292,8 +300,8 @@ impl Maps for Live<'_> {
     }
 
     // A hypothetical flow is a new socket of a client that has not been seen: it may get any backend.
-    fn kept(&self, _: &FrontendKey, _: u32) -> u32 {
-        0
+    fn kept(&self, _: &FrontendKey, _: u32) -> Kept {
+        Kept::default()
     }
 
     fn affinity(&self, _: &datapath::Frontend, _: u32) -> u32 {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use balancing_datapath::{
-    Backend, FRONTEND_CALLERS, FRONTEND_REFUSE, Frontend, FrontendKey, Maps, Outcome, Rung, SCOPE_ANY,
+    Backend, FRONTEND_CALLERS, FRONTEND_REFUSE, Frontend, FrontendKey, Kept, Maps, Outcome, Rung, SCOPE_ANY,
     addr_from_ip, decide, ip_from_addr,
 };
 
@@ -36,8 +36,8 @@ impl Maps for &View {
     fn admit(&self, _: u32) -> bool {
         true
     }
-    fn kept(&self, _: &FrontendKey, _: u32) -> u32 {
-        0
+    fn kept(&self, _: &FrontendKey, _: u32) -> Kept {
+        Kept::default()
     }
     fn affinity(&self, _: &Frontend, _: u32) -> u32 {
         0

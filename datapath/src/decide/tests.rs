@@ -2,7 +2,7 @@
 
 extern crate std;
 
-use std::{boxed::Box, cell::Cell, collections::BTreeSet, vec::Vec};
+use std::{boxed::Box, cell::Cell, vec::Vec};
 
 use proptest::prelude::*;
 
@@ -20,6 +20,7 @@ struct World {
     stale: bool,
     budget: Cell<u32>,
     kept: [u32; 2],
+    offset: u32,
     affinity: [u32; 2],
     remembered: Cell<Option<(u32, u32)>>,
     random: u32,
@@ -50,8 +51,8 @@ impl Maps for World {
         left > 0
     }
 
-    fn kept(&self, _: &FrontendKey, rung: u32) -> u32 {
-        self.kept[rung as usize - 1]
+    fn kept(&self, _: &FrontendKey, rung: u32) -> Kept {
+        Kept { id: self.kept[rung as usize - 1], offset: self.offset }
     }
 
     fn affinity(&self, _: &Frontend, rung: u32) -> u32 {
@@ -182,6 +183,7 @@ proptest! {
         ids in prop::collection::btree_set(1u32..5000, 1..300),
         probe in 1u32..5000,
         offset in 0u32..5,
+        hint in 0u32..400,
     ) {
         let rung = Rung { first: offset, count: ids.len() as u32 };
         // Around the range lie backends of others, which must not be found.
@@ -189,9 +191,10 @@ proptest! {
         backends.extend(ids.iter().map(|&id| backend(id)));
         backends.push(backend(probe));
         let w = World { backends, ..World::default() };
-        let found = member(&w, rung, probe).map(|b| b.id);
-        prop_assert_eq!(found, ids.contains(&probe).then_some(probe));
-        let all: BTreeSet<u32> = ids.iter().filter_map(|&id| member(&w, rung, id)).map(|b| b.id).collect();
-        prop_assert_eq!(all, ids);
+        let find = |id| member(&w, rung, Kept { id, offset: hint });
+        prop_assert_eq!(find(probe).map(|(_, b)| b.id), ids.contains(&probe).then_some(probe));
+        for (offset, &id) in (0u32..).zip(&ids) {
+            prop_assert_eq!(find(id).map(|(at, b)| (at, b.id)), Some((offset, id)));
+        }
     }
 }

@@ -54,6 +54,7 @@ const EMPTY: Slot = Slot {
         policy_rung: Rung { first: 0, count: 0 },
         service_rung: Rung { first: 0, count: 0 },
     }; 2],
+    padding: [0; 4],
 };
 
 /// The place of a slot's ladder.
@@ -69,10 +70,12 @@ struct Memory {
     slots: Vec<Slot>,
     spares: Vec<Frontend>,
     backends: Vec<Backend>,
+    counters: Vec<u64>,
+    /// What frontends' own counters have, by slot: the policy's side, the Service's side.
+    left: Vec<[u64; 2]>,
     names: BTreeMap<u32, PolicyRef>,
     policy_limits: Vec<u32>,
     callers: HashSet<CallerKey>,
-    cleared: BTreeSet<u32>,
     /// The epoch after which no reader is at a place that was reachable when it was last looked at.
     seen: HashMap<Place, Epoch>,
 }
@@ -86,10 +89,11 @@ impl Memory {
             slots: vec![EMPTY; limits.slots as usize],
             spares: vec![Frontend::default(); limits.spares as usize],
             backends: vec![Backend::default(); limits.backends as usize],
+            counters: vec![0; limits.backends as usize],
+            left: vec![[0; 2]; limits.slots as usize],
             names: BTreeMap::new(),
             policy_limits: vec![0; limits.policies as usize],
             callers: HashSet::new(),
-            cleared: BTreeSet::new(),
             seen: HashMap::new(),
         }
     }
@@ -164,7 +168,9 @@ impl Store for Shared {
         for place in [Place::Slot(slot), Place::Half(slot, 0), Place::Half(slot, 1)] {
             this.check_free(place);
         }
-        this.slots[slot as usize] = Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2] };
+        this.left[slot as usize] = [0; 2];
+        this.slots[slot as usize] =
+            Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2], padding: [0; 4] };
     }
 
     fn spare(&self, index: u32) -> Frontend {
@@ -198,17 +204,22 @@ impl Store for Shared {
         this.backends[index as usize] = backend;
     }
 
-    fn clear_backend_counter(&mut self, counter: u32) {
+    fn counter(&self, index: u32) -> u64 {
+        self.borrow().counters[index as usize]
+    }
+
+    fn set_counter(&mut self, index: u32, count: u64) {
         let mut this = self.borrow_mut();
-        let used: BTreeSet<u32> = this
-            .reachable()
-            .into_iter()
-            .filter_map(|place| {
-                if let Place::Backend(i) = place { Some(this.backends[i as usize].counter) } else { None }
-            })
-            .collect();
-        assert!(!used.contains(&counter), "a counter in use is set to zero");
-        this.cleared.insert(counter);
+        this.check_free(Place::Backend(index));
+        this.counters[index as usize] = count;
+    }
+
+    fn add_to_counter(&mut self, index: u32, count: u64) {
+        self.borrow_mut().counters[index as usize] += count;
+    }
+
+    fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64) {
+        self.borrow_mut().left[slot as usize][side as usize] += count;
     }
 
     fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {
@@ -406,6 +417,60 @@ fn changes_within_a_grace_period_apply_at_once_while_there_are_spares() {
     bench.pass_grace();
     assert!(bench.programmer.is_settled());
     assert_eq!(bench.found()[&frontend(1)].service_backends, addresses(&hosts([6])), "the last one wins");
+}
+
+/// What `/v1/counters` would say of a frontend: sent by the policy, sent by the Service.
+fn totals(memory: &Memory, key: &FrontendKey) -> [u64; 2] {
+    let number = memory.frontends[key];
+    let value = ladder_of(&memory.slots[number as usize], |spare| memory.spares[spare as usize]);
+    let sum =
+        |rung: Rung| (rung.first..rung.first + rung.count).map(|i| memory.counters[i as usize]).sum::<u64>();
+    let left = memory.left[number as usize];
+    [left[0] + sum(value.policy_rung), left[1] + sum(value.service_rung)]
+}
+
+#[test]
+fn counters_go_on_through_changes_also_those_of_late_readers() {
+    let mut bench = Bench::new(LIMITS);
+    let key = key_of(&frontend(1));
+    let rung = |bench: &Bench| bench.memory.borrow().slots[0].halves[0].service_rung;
+    bench.apply(put(1, ladder(None, Some(&hosts([1, 2])))));
+    let first = rung(&bench);
+    let count = |bench: &Bench, index: u32| bench.memory.borrow_mut().counters[index as usize] += 1;
+    count(&bench, first.first);
+    count(&bench, first.first + 1);
+    assert_eq!(totals(&bench.memory.borrow(), &key), [0, 2]);
+
+    // One backend stays, one leaves; readers of the old range count once more each.
+    bench.apply(put(1, ladder(None, Some(&hosts([2, 3])))));
+    assert_eq!(totals(&bench.memory.borrow(), &key), [0, 2]);
+    count(&bench, first.first);
+    count(&bench, first.first + 1);
+    // A second change before the first one's readers are gone: what they counted is handed on twice.
+    bench.apply(put(1, ladder(None, Some(&hosts([2])))));
+    assert_eq!(totals(&bench.memory.borrow(), &key), [0, 2]);
+    bench.settle_all();
+    assert_eq!(totals(&bench.memory.borrow(), &key), [0, 4]);
+
+    // Another policy takes over: the frontend's count goes on, the backend's begins anew.
+    bench.apply(settings(1, 0, &[]));
+    bench.apply(settings(2, 0, &[]));
+    bench.apply(put(2, ladder(Some((1, &hosts([7]))), None)));
+    let key = key_of(&frontend(2));
+    let slot = bench.memory.borrow().frontends[&key];
+    let policy_rung = bench.memory.borrow().slots[slot as usize].halves[0].policy_rung;
+    count(&bench, policy_rung.first);
+    bench.apply(put(2, ladder(Some((2, &hosts([7]))), None)));
+    bench.settle_all();
+    assert_eq!(totals(&bench.memory.borrow(), &key), [1, 0]);
+    let value = ladder_of(&bench.memory.borrow().slots[slot as usize], |_| Frontend::default());
+    assert_eq!(bench.memory.borrow().counters[value.policy_rung.first as usize], 0);
+
+    // Gone and back: from zero.
+    bench.apply(Changes { frontends: vec![(frontend(2), None)], policies: Vec::new() });
+    bench.settle_all();
+    bench.apply(put(2, ladder(Some((2, &hosts([7]))), None)));
+    assert_eq!(totals(&bench.memory.borrow(), &key), [0, 0]);
 }
 
 #[test]
