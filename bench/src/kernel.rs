@@ -349,6 +349,35 @@ fn sizes(subjects: &[Subject], hook: &str) -> Result<sys::Size> {
     Ok(sys::size(subject.program(hook).context("no program")?.as_fd())?)
 }
 
+/// Does the product load without CAP_PERFMON too? What the kernel says, in a line.
+fn without_perfmon() -> Result<String> {
+    use crate::loader::{DEFAULT_SIZES, Loader, Request};
+    let subject = Subject::start("plain", Kind::Agent)?;
+    std::fs::create_dir_all(&subject.bpffs)?;
+    let mut loader = Loader::start(&["bpf", "net_admin"])?;
+    let open = Request::Open {
+        bpffs: subject.bpffs.clone(),
+        cgroup: subject.cgroup().to_owned(),
+        sizes: DEFAULT_SIZES,
+        cpus: 0,
+    };
+    Ok(match loader.ask::<()>(&open) {
+        Ok(()) => {
+            let link = subject.bpffs.join("balancing/links/connect4");
+            let size = sys::size(sys::program_of_link(&link)?.as_fd())?;
+            format!(
+                "without CAP_PERFMON the programs load too; connect4 has {} instructions then",
+                size.translated
+            )
+        }
+        Err(e) => {
+            let said = format!("{e:#}");
+            let said = said.lines().next().unwrap_or_default();
+            format!("loaded with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; without CAP_PERFMON: {said}")
+        }
+    })
+}
+
 /// Was a reader of the ring woken while events came?
 fn woken(subjects: &mut [Subject]) -> Result<bool> {
     use crate::loader::Request;
@@ -390,6 +419,8 @@ pub fn run(effort: Effort, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
             }
         }
     }
+    let capabilities = without_perfmon()?;
+    note(notes, capabilities);
     metrics(&samples, was_woken, &program_sizes)
 }
 

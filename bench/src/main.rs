@@ -2,10 +2,14 @@
 #![expect(unreachable_pub, reason = "modules of a program")]
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
+mod control;
+mod hold;
 mod kernel;
 mod loader;
+mod page;
 mod peers;
 mod plan;
+mod plot;
 mod report;
 mod stats;
 mod subject;
@@ -33,6 +37,9 @@ struct Arguments {
     /// How the report is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Measures nothing: makes the page of the documentation from the newest full report in that folder.
+    #[arg(long)]
+    page: bool,
     /// Where the report is kept as JSON too: a folder.
     #[arg(long)]
     results: Option<PathBuf>,
@@ -46,9 +53,14 @@ enum Output {
 
 fn main() -> ExitCode {
     let result = match std::env::args().nth(1).as_deref() {
-        Some("worker") => worker::main(),
+        Some("worker") => {
+            worker::main(std::env::args().nth(2).and_then(|cpu| cpu.parse().ok()).unwrap_or(worker::CPU))
+        }
         Some("loader") => loader::main(),
-        _ => bench(&Arguments::parse()),
+        _ => {
+            let arguments = Arguments::parse();
+            if arguments.page { page::write() } else { bench(&arguments) }
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -86,7 +98,7 @@ fn bench(arguments: &Arguments) -> Result<()> {
 }
 
 /// Does one of `ids` ask for a group of figures? None asks for all.
-fn asked(ids: &[String], group: &[&str]) -> bool {
+pub fn asked(ids: &[String], group: &[&str]) -> bool {
     ids.is_empty() || ids.iter().any(|id| group.iter().any(|g| id.eq_ignore_ascii_case(g)))
 }
 
@@ -98,6 +110,13 @@ fn measure(arguments: &Arguments) -> Result<BenchReport> {
     worker::pin_to(0);
     if asked(&arguments.ids, &["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M16", "F"]) {
         metrics.extend(kernel::run(effort, &mut notes)?);
+    }
+    if asked(&arguments.ids, &["M9", "M10", "M11"]) {
+        metrics.extend(hold::run(arguments.quick, &arguments.ids)?);
+    }
+    worker::unpin();
+    if asked(&arguments.ids, &["M12", "M13", "M14", "M15"]) {
+        metrics.extend(control::run(arguments.quick, &arguments.ids, &mut notes)?);
     }
     metrics.retain(|m| {
         arguments.ids.is_empty() || asked(&arguments.ids, &[m.id.split('-').next().unwrap_or(&m.id)])

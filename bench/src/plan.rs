@@ -24,10 +24,13 @@ pub fn vip(service: u32) -> Ipv4Addr {
     Ipv4Addr::from_bits(Ipv4Addr::new(172, 16, 0, 1).to_bits() + service)
 }
 
-/// A backend of a Service: loopback, so that any of them can be dialled. Those of Service 0 have servers.
+/// Where all backends are; each worker's namespace has it as its own.
+pub const BACKENDS: &str = "10.128.0.0/9";
+
+/// A backend of a Service. Those of Service 0 have servers.
 #[must_use]
 pub fn backend(service: u32, index: u32) -> Ipv4Addr {
-    Ipv4Addr::from_bits(Ipv4Addr::new(127, 0, 0, 1).to_bits() + (service << 8) + index)
+    Ipv4Addr::from_bits(Ipv4Addr::new(10, 128, 0, 1).to_bits() + (service << 8) + index)
 }
 
 /// Address of a Service of IPv6.

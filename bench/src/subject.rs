@@ -21,7 +21,7 @@ use crate::{
     peers,
     plan::{self, PORT, Plan, VIP_PORT, backend, backend6, vip},
     sys,
-    worker::Worker,
+    worker::{CPU, Worker},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../ebpf/ideal.bpf.o");
@@ -37,6 +37,8 @@ pub enum Kind {
     Ideal(u32),
     /// The product.
     Product(Plan),
+    /// The agent, which is started apart.
+    Agent,
     /// Rules of kube-proxy's shape in the namespace, no program.
     Rules(peers::Kind, u32),
 }
@@ -85,7 +87,7 @@ impl Subject {
         } else {
             String::new()
         };
-        let worker = Worker::start(&cgroup, &setup)?;
+        let worker = Worker::start(&cgroup, &setup, CPU)?;
         let bpffs = Path::new(run::BPFFS).join(run::name(name));
         let mut subject = Self {
             name,
@@ -99,7 +101,7 @@ impl Subject {
             _ebpf: None,
         };
         match kind {
-            Kind::None | Kind::Rules(..) => {}
+            Kind::None | Kind::Rules(..) | Kind::Agent => {}
             Kind::Empty => subject.load("empty", 0)?,
             Kind::Ideal(services) => subject.load("ideal", services)?,
             Kind::Product(plan) => subject.open(&plan, sizes)?,
@@ -162,6 +164,21 @@ impl Subject {
         self.loader.as_mut().context("the subject has no data path")
     }
 
+    /// One more load in its cgroup, on that CPU.
+    pub fn another_worker(&self, cpu: usize) -> Result<Worker> {
+        Worker::start(&self.cgroup, "", cpu)
+    }
+
+    /// From now on its clients see where they ended up: getpeername is not translated.
+    pub fn show_backends(&self) -> Result<()> {
+        sys::detach(&self.bpffs.join("balancing/links/getpeername4")).context("failed to detach getpeername4")
+    }
+
+    /// Its cgroup.
+    pub fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
     /// Where its client dials for Service 0.
     #[must_use]
     pub fn service(&self) -> std::net::SocketAddr {
@@ -191,7 +208,7 @@ impl Subject {
 impl Drop for Subject {
     fn drop(&mut self) {
         run::remove_cgroup(&self.cgroup);
-        if self.loader.take().is_some() {
+        if self.loader.take().is_some() || matches!(self.kind, Kind::Agent) {
             run::remove_bpffs(&self.bpffs);
         }
     }

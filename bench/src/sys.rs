@@ -14,6 +14,7 @@ use std::{
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `union bpf_attr`, as 8-byte words: large enough for every command used here.
 type Attr = [u64; 16];
@@ -53,6 +54,14 @@ pub fn program_of_link(path: &Path) -> io::Result<OwnedFd> {
     let mut attr = Attr::default();
     attr[0] = u64::from(link[1] as u32);
     bpf(BPF_PROG_GET_FD_BY_ID, &mut attr, 12).map(owned)
+}
+
+/// Takes a program off its hook by its pinned link.
+pub fn detach(path: &Path) -> io::Result<()> {
+    let link = obj_get(path)?;
+    let mut attr = Attr::default();
+    attr[0] = u64::from(link.as_raw_fd().cast_unsigned());
+    bpf(BPF_LINK_DETACH, &mut attr, 4).map(drop)
 }
 
 /// What the kernel counts of a program while run-time statistics are on.

@@ -25,14 +25,14 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{PORT, VIP_PORT, backend, vip},
+    plan::{BACKENDS, PORT, VIP_PORT, backend, vip},
     stats::Random,
 };
 
 /// Backends of a Service that have servers.
 const SERVERS: u32 = 20;
 /// The CPU that workers run on, where there is more than one: the bench itself stays off it.
-const CPU: usize = 1;
+pub const CPU: usize = 1;
 
 /// What a batch repeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub enum Operation {
     /// `connect()` of one UDP socket to each of so many Services in turn, each followed by `getpeername()`: how often
     /// did it fail, and how often end at none of the Service's backends?
     Check(u32),
+    /// The same socket, the same Service, until its backend is the one with this index.
+    Follow(u32),
 }
 
 /// A batch.
@@ -86,6 +88,8 @@ pub struct Done {
     pub failed: u64,
     /// Operations that ended where they should not have.
     pub astray: u64,
+    /// When the last operation was over, in ns of `CLOCK_MONOTONIC`.
+    pub at: u64,
 }
 
 // ---------------------------------------------------------------- handle
@@ -100,12 +104,14 @@ pub struct Worker {
 
 impl Worker {
     /// Starts a worker in a new network namespace and moves it into a cgroup.
-    pub fn start(cgroup: &Path, setup: &str) -> Result<Self> {
+    pub fn start(cgroup: &Path, setup: &str, cpu: usize) -> Result<Self> {
         let here = std::env::current_exe()?;
         let addresses: String = (0..SERVERS)
             .map(|i| format!("ip -6 addr add {}/128 dev lo nodad; ", crate::plan::backend6(i as u16)))
             .collect();
-        let script = format!("ip link set lo up; {addresses} {setup} exec \"$0\" worker");
+        let script = format!(
+            "ip link set lo up; ip route add local {BACKENDS} dev lo; {addresses} {setup} exec \"$0\" worker {cpu}"
+        );
         let mut child = Command::new("unshare")
             .args(["--net", "sh", "-ec", &script])
             .arg(here)
@@ -161,8 +167,8 @@ impl Drop for Worker {
 // ---------------------------------------------------------------- process
 
 /// The worker's process: answers a line with a line until its input ends.
-pub fn main() -> Result<()> {
-    pin_to(CPU);
+pub fn main(cpu: usize) -> Result<()> {
+    pin_to(cpu);
     let mut endpoint = Endpoint::new()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "ready")?;
@@ -191,6 +197,14 @@ pub fn pin_to(cpu: usize) {
         // Measurements are only noisier without.
         sched_setaffinity(None, &set).ok();
     }
+}
+
+/// Lets this thread run on every CPU again.
+pub fn unpin() {
+    let mut set = CpuSet::new();
+    (0..cpus()).for_each(|cpu| set.set(cpu));
+    // Measurements are only noisier without.
+    sched_setaffinity(None, &set).ok();
 }
 
 /// The client's sockets that stay, and the servers.
@@ -311,7 +325,11 @@ impl Endpoint {
                     sendto(socket, b"x", SendFlags::empty(), &to)?;
                     *first = echo(servers, *first)?;
                     let mut buffer = [0; 16];
-                    recvfrom(socket, &mut buffer, RecvFlags::empty())?;
+                    let (_, _, from) = recvfrom(socket, &mut buffer, RecvFlags::empty())?;
+                    ensure!(
+                        from.and_then(|from| SocketAddr::try_from(from).ok()) == Some(to),
+                        "an answer not from {to}"
+                    );
                     Ok(())
                 })?
             }
@@ -329,15 +347,21 @@ impl Endpoint {
             Operation::Tcp => clock(&mut || drop_with_reset(dial(six, &to, listener)?))?,
             Operation::PeerTcp => {
                 let (socket, _) = stays(&mut kept.tcp, || dial(six, &to, listener))?;
+                ensure!(peer(socket) == Some(to), "the peer is not {to}");
                 clock(&mut || Ok(getpeername(socket).map(drop)?))?
             }
             Operation::PeerUdp => {
                 let socket = stays(&mut kept.connected, || connected(six, &to))?;
+                ensure!(peer(socket) == Some(to), "the peer is not {to}");
                 clock(&mut || Ok(getpeername(socket).map(drop)?))?
             }
             Operation::Paced(rate) => {
                 let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
                 pace(rate, batch.count, &mut || Ok(connect(socket, &to)?))?
+            }
+            Operation::Follow(index) => {
+                let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
+                follow(socket, index)?
             }
             Operation::Check(services) => {
                 let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
@@ -353,8 +377,26 @@ impl Endpoint {
             }
         };
         total.count += u64::from(batch.count);
+        total.at = balancing_agent::kernel::monotonic();
         Ok(())
     }
+}
+
+/// Connects to Service 0 until it leads to that backend; gives up after a while.
+fn follow(socket: &OwnedFd, index: u32) -> Result<u64> {
+    let wanted = SocketAddr::from((backend(0, index), PORT));
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(20) {
+        // It may fail where a Service is not there yet.
+        if connect(socket, &SocketAddr::from((vip(0), VIP_PORT))).is_ok() && peer(socket) == Some(wanted) {
+            return Ok(began.elapsed().as_nanos() as u64);
+        }
+    }
+    bail!("{wanted} was not in force after 20 s")
+}
+
+fn peer(socket: &OwnedFd) -> Option<SocketAddr> {
+    getpeername(socket).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok())
 }
 
 /// A connect to a Service: did it fail, did it end at an address that is no backend of this Service?
@@ -362,8 +404,7 @@ fn check(socket: &OwnedFd, service: u32) -> (bool, bool) {
     if connect(socket, &SocketAddr::from((vip(service), VIP_PORT))).is_err() {
         return (true, false);
     }
-    let peer = getpeername(socket).ok().flatten().and_then(|peer| SocketAddr::try_from(peer).ok());
-    let fits = peer.is_some_and(|peer| match peer.ip() {
+    let fits = peer(socket).is_some_and(|peer| match peer.ip() {
         IpAddr::V4(ip) => {
             let offset = ip.to_bits().wrapping_sub(backend(service, 0).to_bits());
             offset < SERVERS && peer.port() == PORT
