@@ -298,26 +298,69 @@ fn policy(port: &str) -> String {
     )
 }
 
+/// What the folder says of its policy.
+fn known_policy(bed: &Bed) -> Option<Object> {
+    bed.state.values().find(|o| matches!(o, Object::Policy(_))).cloned()
+}
+
 #[test]
 fn an_invalid_edit_of_a_policy_keeps_what_it_said() {
     let mut bed = Bed::new(&[("p.yaml", &policy("80"))]);
-    let known = |b: &Bed| b.state.values().find(|o| matches!(o, Object::Policy(_))).cloned();
-    let good = known(&bed);
+    let good = known_policy(&bed);
     bed.put("p.yaml", &policy("0"));
     bed.until("reported", |b| b.error("p.yaml:10:18 LocalRedirectPolicy/p: BAL0102"));
+    assert!(bed.errors()[0].ends_with(": what it said before stays in force"), "{:?}", bed.errors());
     bed.settle();
-    assert_eq!(known(&bed), good);
+    assert_eq!(known_policy(&bed), good);
     bed.put("p.yaml", &policy("8080"));
-    bed.until("repaired", |b| known(b) != good && b.errors().is_empty());
-    assert!(matches!(known(&bed), Some(Object::Policy(p)) if p.spec.is_ok()));
+    bed.until("repaired", |b| known_policy(b) != good && b.errors().is_empty());
+    assert!(matches!(known_policy(&bed), Some(Object::Policy(p)) if p.spec.is_ok()));
+}
+
+#[test]
+fn an_object_that_cannot_be_understood_says_what_is_in_force() {
+    let mut bed = Bed::new(&[("a.yaml", &service("a", "10.0.0.1"))]);
+    bed.put("a.yaml", &service("a", "10.0.0.300"));
+    bed.until("reported", |b| b.error("a.yaml:"));
+    assert!(bed.errors()[0].ends_with(": what it said before stays in force"), "{:?}", bed.errors());
+    bed.put("b.yaml", &service("b", "10.0.0.300"));
+    bed.until("reported", |b| b.error("b.yaml:"));
+    assert!(!bed.errors()[1].contains("stays in force"), "{:?}", bed.errors());
 }
 
 #[test]
 fn a_policy_of_another_version_is_an_error() {
     let mut bed = Bed::new(&[("p.yaml", &policy("80").replace("v1beta1", "v9"))]);
     bed.until("reported", |b| b.error("p.yaml:1:1") && b.errors()[0].contains("BAL0003"));
+    assert_eq!(bed.unread(), ["p.yaml"]);
     bed.put("p.yaml", &policy("80"));
     bed.until("repaired", |b| b.state.len() == 1 && b.errors().is_empty());
+}
+
+#[test]
+fn an_edit_that_hides_which_policy_is_meant_keeps_what_was_said() {
+    for (edit, to, code) in [
+        ("v1beta1", "v9", "BAL0003"),
+        ("LocalRedirectPolicy", "LocalRedirectPolicie", "BAL0003"),
+        ("  name: p", "  labels: {}", "BAL0005"),
+    ] {
+        let mut bed = Bed::new(&[("p.yaml", &policy("80"))]);
+        let good = known_policy(&bed);
+        bed.put("p.yaml", &policy("80").replace(edit, to));
+        bed.until("reported", |b| b.errors().iter().any(|e| e.contains(code)));
+        bed.settle();
+        assert_eq!(known_policy(&bed), good, "{to}");
+        bed.put("p.yaml", &policy("8080"));
+        bed.until("repaired", |b| known_policy(b) != good && b.errors().is_empty());
+    }
+}
+
+#[test]
+fn a_policy_without_a_name_is_no_object() {
+    let mut bed = Bed::new(&[("p.yaml", &policy("80").replace("  name: p", "  labels: {}"))]);
+    bed.until("reported", |b| b.error("p.yaml:3:1 LocalRedirectPolicy: BAL0005"));
+    assert!(bed.state.is_empty(), "{:?}", bed.state);
+    assert_eq!(bed.unread(), ["p.yaml"]);
 }
 
 #[test]

@@ -98,7 +98,8 @@ fn kind(object: &Manifest) -> Option<Kind> {
     })
 }
 
-/// `Kind/name`, with the namespace before the name of what has one. Empty where there is no kind.
+/// `Kind/name`, with the namespace before the name of what has one; the kind alone where there is no name. Empty where
+/// there is no kind.
 fn label(object: &Manifest) -> String {
     let (name, namespace) = (&object.name, object.namespace.as_deref());
     let namespace = match kind(object) {
@@ -107,7 +108,7 @@ fn label(object: &Manifest) -> String {
         None => namespace,
     };
     match (object.kind.as_str(), namespace) {
-        ("", _) => String::new(),
+        (kind, _) if kind.is_empty() || name.is_empty() => kind.to_owned(),
         (kind, Some(namespace)) => format!("{kind}/{namespace}/{name}"),
         (kind, None) => format!("{kind}/{name}"),
     }
@@ -139,12 +140,14 @@ impl Reader<'_> {
             self.contents.skipped += 1;
             // A policy of a kind or version that does not exist would silently do nothing.
             if rules::concerns(&object.value) {
-                for finding in rules::check(&object.value).findings {
-                    self.fault(object, &finding.place, finding.to_string());
-                }
+                self.unidentified_policy(object);
             }
             return;
         };
+        if object.name.is_empty() && matches!(kind, Kind::Policy(_)) {
+            self.unidentified_policy(object);
+            return;
+        }
         let key = self.key(kind, object);
         if self.contents.objects.contains_key(&key) || self.contents.not_understood.contains(&key) {
             let message = "the same object stands above in this file: the first counts".to_owned();
@@ -163,6 +166,14 @@ impl Reader<'_> {
                 self.contents.not_understood.push(key);
                 self.fault(object, &Place::value(fault.path), fault.message);
             }
+        }
+    }
+
+    /// Something that is meant as a policy, and it cannot be told as which.
+    fn unidentified_policy(&mut self, object: &Manifest) {
+        for finding in rules::check(&object.value).findings {
+            self.contents.unidentified = true;
+            self.fault(object, &finding.place, finding.to_string());
         }
     }
 

@@ -59,11 +59,13 @@ impl Folder {
     /// The file says this now. Answers the warnings that are new.
     pub(super) fn set(&mut self, name: &FileName, contents: Contents) -> Vec<Problem> {
         let old = self.take_file(name).unwrap_or_default();
-        let mut objects = contents.objects;
+        let (mut objects, mut problems) = (contents.objects, contents.problems);
         let mut all_known = !contents.unidentified;
+        let mut kept = BTreeSet::new();
         for key in contents.not_understood {
             match old.objects.get(&key) {
                 Some(last_good) => {
+                    kept.insert(key.to_string());
                     objects.insert(key, last_good.clone());
                 }
                 None => all_known = false,
@@ -73,8 +75,12 @@ impl Folder {
             // A policy that breaks a rule is reported, and what it said before stays in force.
             if let Some(last_good) = old.objects.get(key).filter(|old| !is_invalid(old) && is_invalid(placed))
             {
+                kept.insert(key.to_string());
                 placed.clone_from(last_good);
             }
+        }
+        for problem in problems.iter_mut().filter(|p| kept.contains(&p.object)) {
+            problem.message.push_str(": what it said before stays in force");
         }
         if contents.unidentified {
             // What is missing may be what cannot be told.
@@ -96,7 +102,7 @@ impl Folder {
         }
         let file = File {
             objects,
-            problems: contents.problems,
+            problems,
             warnings: contents.warnings,
             skipped: contents.skipped,
             complete: old.complete || all_known,
