@@ -188,7 +188,7 @@ fn sources_fresh(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     let object = format!("{}/{}", policy.kind, policy.name);
     if let Some(e) = status.source_errors.iter().find(|e| e.object == object) {
         return warning(
-            format!("{}:{}:{}: {}; what it said before stays in force", e.file, e.line, e.column, e.message),
+            format!("{}:{}:{}: {}", e.file, e.line, e.column, e.message),
             "a file that can be read",
             format!("kubectl balancing validate -f {}", e.file),
         );
@@ -253,7 +253,10 @@ fn backends_selected(policy: &PolicyStatus, status: &NodeStatus) -> Found {
             ),
         );
     }
-    let count = policy.wanted.pods.len().max(policy.backends.wanted as usize);
+    let count = policy.wanted.pods.len();
+    if count == 0 {
+        return passed(plural(policy.backends.wanted as usize, "backend", "backends"));
+    }
     passed(format!(
         "{} on this node {} {what}",
         plural(count, "pod", "pods"),

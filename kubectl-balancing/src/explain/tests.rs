@@ -1,7 +1,7 @@
 //! Explanations of a node's documents: each way in which a policy can fail, and the decision of each kind.
 
 use balancing_api::{
-    agent::{Caller, DecisionVerdict, Otherwise, QosState},
+    agent::{Caller, DecisionVerdict, Otherwise, QosState, WantedPod},
     cli::{
         CheckStatus, ConnectionExplanation, DECISION, Effective, POLICY_EXPLANATION, PolicyExplanation,
         document,
@@ -108,6 +108,15 @@ fn exemption_without_cgroup() {
 }
 
 #[test]
+fn a_pod_with_two_ports_is_one_pod() {
+    let mut world = world();
+    world.policy("node-local-dns").backends.wanted = 2;
+    let e = explained(&world, "node-local-dns", None);
+    let selected = e.checks.iter().find(|c| c.code == "BackendsSelected").unwrap();
+    assert_eq!(selected.observed, "1 pod on this node matches k8s-app=node-local-dns in any namespace");
+}
+
+#[test]
 fn maps_that_lack_a_backend() {
     let mut world = world();
     for items in [&mut world.desired.items] {
@@ -120,7 +129,10 @@ fn maps_that_lack_a_backend() {
             ));
         }
     }
-    world.policy("node-local-dns").backends.wanted = 2;
+    let policy = world.policy("node-local-dns");
+    policy.backends.wanted = 2;
+    let pod = "kube-system/node-local-dns-new".to_owned();
+    policy.wanted.pods.push(WantedPod { pod, usable: true, reason: "Ready".to_owned() });
     world.condition("PoliciesProgrammed", "False", "MapFull", "map backends is full: 65536 of 65536");
     shows("not-programmed", &world, "node-local-dns", Some(0), Effective::Partly, Some("Programmed"));
     let e = explained(&world, "node-local-dns", None);
