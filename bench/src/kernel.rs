@@ -511,3 +511,30 @@ fn metrics(s: &Samples, woken: bool, sizes: &[(&'static str, sys::Size)]) -> Res
     }
     Ok(all)
 }
+
+#[cfg(test)]
+mod tests {
+    use object::{Object, ObjectSection};
+
+    /// M16: a ceiling, so that the programs' size does not creep. The time they take is what has targets.
+    #[test]
+    fn programs_stay_below_their_ceilings() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../agent-ebpf/balancing.bpf.o");
+        let data = std::fs::read(path).unwrap();
+        let object = object::File::parse(&*data).unwrap();
+        for hook in balancing_datapath::HOOKS {
+            let section = format!("cgroup/{hook}");
+            let section = object.section_by_name(&section).unwrap_or_else(|| panic!("no section {section}"));
+            let ceiling = match hook {
+                "connect4" | "connect6" => 1700,
+                "sendmsg4" | "sendmsg6" => 1850,
+                _ => 260,
+            };
+            let instructions = section.size() / 8;
+            assert!(
+                instructions <= ceiling,
+                "{hook} has {instructions} instructions, at most {ceiling} are wanted"
+            );
+        }
+    }
+}
