@@ -9,6 +9,7 @@ pub mod cli;
 pub mod manifest;
 pub mod names;
 pub mod net;
+pub mod node;
 pub mod open;
 pub mod pattern;
 pub mod policy;

@@ -7,9 +7,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use crate::{
     client::{Client, Endpoint, ParseEndpointError},
     colour::{self, ColourChoice},
-    explain::{self, connection::ConnectionArgs, policy::PolicyArgs},
+    completion::{self, CompletionArgs},
+    explain::{self, connection::ConnectionArgs, node::NodeArgs, policy::PolicyArgs},
     get::{self, GetArgs},
     services::{self, ServicesArgs},
+    status::{self, StatusArgs},
     top::{self, TopArgs},
     trace::{self, TraceArgs},
     tui,
@@ -69,7 +71,7 @@ pub enum Command {
   kubectl balancing top --count 10 --interval 1s -o jsonl  ten samples for a program
   kubectl balancing top frontends --filter '!service' -o csv")]
     Top(Box<TopArgs>),
-    /// Explain a policy or a connection
+    /// Explain a policy, a connection or a node
     ///
     /// For the fields of a policy use `kubectl explain localredirectpolicy`.
     Explain {
@@ -108,6 +110,19 @@ pub enum Command {
   kubectl balancing services --stats --exact
   kubectl balancing services --rate kube-system/kube-dns")]
     Services(Box<ServicesArgs>),
+    /// Show how a node is: agent, kernel, programs, maps, policies, and what is wrong
+    #[command(after_help = "Examples:
+  kubectl balancing status
+  kubectl balancing status -o json | jq .problems")]
+    Status(StatusArgs),
+    /// Print a completion script, or install completion for kubectl
+    ///
+    /// kubectl completes `kubectl balancing ...` by asking kubectl_complete-balancing, which `install` puts beside this
+    /// program; names of policies, nodes and frontends come from the agent. The scripts are for kubectl-balancing itself.
+    #[command(after_help = "Examples:
+  kubectl balancing completion install
+  source <(kubectl-balancing completion bash)")]
+    Completion(CompletionArgs),
     /// Print the version of this program and of the agent
     ///
     /// Exit status 1: the agent does not answer.
@@ -130,16 +145,27 @@ pub enum ExplainCommand {
   kubectl balancing explain connection --from pod/default/web-0 --to '[fd00::10]:443'
   kubectl balancing explain connection --to service/kube-system/kube-dns:53 -o json")]
     Connection(ConnectionArgs),
+    /// How is a node: agent, programs, maps, sources, conditions, and the state of each policy on it
+    #[command(after_help = "Examples:
+  kubectl balancing explain node
+  kubectl balancing explain node n1 -o json")]
+    Node(NodeArgs),
 }
 
 /// Reads `--agent`. A variable that is set to nothing is as good as none.
-fn agent(text: &str) -> Result<Endpoint, ParseEndpointError> {
+pub(crate) fn agent(text: &str) -> Result<Endpoint, ParseEndpointError> {
     if text.is_empty() { DEFAULT_AGENT } else { text }.parse()
 }
 
 /// Runs the command line of this process and answers its exit status.
 #[must_use]
 pub fn main() -> u8 {
+    let mut words = std::env::args_os();
+    if completion::is_asked(words.next().as_deref()) {
+        // What went wrong is of no use to a shell that completes a word.
+        let _ = completion::answer(&words.collect::<Vec<_>>(), &mut io::stdout().lock());
+        return 0;
+    }
     let cli = Cli::parse();
     let coloured = colour::settle(cli.color);
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
@@ -176,6 +202,10 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             let healthy = explain::connection::run(args, &client, &mut out, coloured).await?;
             Ok(u8::from(!healthy))
         }
+        Some(Command::Explain { what: Some(ExplainCommand::Node(args)) }) => {
+            explain::node::run(args, &client, &mut out, coloured).await?;
+            Ok(0)
+        }
         Some(Command::Explain { what: None }) => help(&mut out, "explain"),
         Some(Command::Validate(args)) => {
             Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured))
@@ -190,6 +220,14 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
         }
         Some(Command::Services(args)) => {
             services::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            Ok(0)
+        }
+        Some(Command::Status(args)) => {
+            status::run(args, &client, &mut out, coloured).await?;
+            Ok(0)
+        }
+        Some(Command::Completion(args)) => {
+            completion::run(args, &mut out, &mut io::stderr().lock())?;
             Ok(0)
         }
         Some(Command::Version(args)) => {

@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod connection;
+pub mod node;
 pub mod policy;
 pub mod policy_text;
 
@@ -26,7 +27,7 @@ pub enum Output {
 }
 
 /// `Key:         value`, further lines of the value below its first.
-fn field(out: &mut String, key: &str, value: &str) {
+pub(crate) fn field(out: &mut String, key: &str, value: &str) {
     const WIDTH: usize = 13;
     for (i, line) in value.lines().enumerate() {
         let label = if i == 0 && !key.is_empty() { format!("{key}:") } else { String::new() };
@@ -36,7 +37,7 @@ fn field(out: &mut String, key: &str, value: &str) {
 }
 
 /// Columns two blanks apart, without a header.
-fn columns(rows: &[Vec<String>]) -> String {
+pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..count).map(width).collect();

@@ -199,7 +199,7 @@ fn activity_text(e: &PolicyExplanation, counters: &Counters) -> String {
     format!("{} in {}", parts.join(", "), age_at(counters.since, counters.taken_at))
 }
 
-fn check_text(out: &mut String, check: &Check, paint: &dyn Fn(&str, Tone) -> String) {
+pub(super) fn check_text(out: &mut String, check: &Check, paint: &dyn Fn(&str, Tone) -> String) {
     const INDENT: &str = "                              ";
     let (word, tone) = match check.status {
         CheckStatus::Passed => ("ok    ", Tone::Good),
