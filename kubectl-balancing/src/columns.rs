@@ -410,15 +410,21 @@ impl Row for PolicyTopItem {
             )
             .number()
             .priority(1),
-            column("reason", "WHY", "reason of the state, or why redirects are not made", |r: &PolicyTopItem| {
-                Cell::text(why(r))
-            })
+            column(
+                "reason",
+                "WHY",
+                "reason of the state, or why redirects are not made",
+                |r: &PolicyTopItem| Cell::text(why(r)),
+            )
             .priority(3)
             .max(22)
             .end_cut(),
-            column("trend", "TREND", "connections sent to the policy's backends, over time", |_: &PolicyTopItem| {
-                Cell::text("")
-            })
+            column(
+                "trend",
+                "TREND",
+                "connections sent to the policy's backends, over time",
+                |_: &PolicyTopItem| Cell::text(""),
+            )
             .live()
             .priority(6),
             column(

@@ -16,6 +16,7 @@ pub mod history;
 pub mod nodes;
 pub mod output;
 pub mod problems;
+pub mod rates;
 pub mod recording;
 pub mod rows;
 pub mod sample;

@@ -66,6 +66,9 @@ pub enum Error {
     /// The recording.
     #[error("{0}")]
     Replay(Arc<ReplayError>),
+    /// The agent, when it was recorded.
+    #[error("the agent did not answer when this was recorded: {0}")]
+    Recorded(String),
 }
 
 impl Error {
@@ -81,6 +84,7 @@ impl Error {
         match self {
             Self::Client(error) => error.short(),
             Self::Replay(error) => error.to_string(),
+            Self::Recorded(error) => error.clone(),
         }
     }
 }

@@ -382,6 +382,43 @@ fn counts<R: Row>(rows: &[R], args: &TopArgs) -> Result<(usize, usize), Error> {
     Ok((rows.len(), order(rows, &filter, None).len()))
 }
 
+/// The document of the rows shown, as `-o json` prints it.
+pub fn json(
+    what: What,
+    board: &Board,
+    order: &[usize],
+    events: &[crate::columns::events::EventRow],
+    demo: bool,
+) -> Result<String, Error> {
+    fn of<T: Serialize>(
+        kind: &str,
+        rows: &[T],
+        order: &[usize],
+        board: &Board,
+        demo: bool,
+    ) -> Result<String, Error> {
+        let top = Top {
+            taken_at: board.sample.taken_at(),
+            interval: board.interval,
+            coverage: board.sample.coverage.clone(),
+            demo,
+            items: order.iter().filter_map(|i| rows.get(*i)).collect::<Vec<_>>(),
+        };
+        Ok(serde_json::to_string_pretty(&document(kind, top))? + "\n")
+    }
+    match what {
+        What::Policies => of(POLICY_TOP, &board.policies, order, board, demo),
+        What::Nodes => of(NODE_TOP, &board.nodes, order, board, demo),
+        What::Frontends => of(FRONTEND_TOP, &board.frontends, order, board, demo),
+        What::Backends => of(BACKEND_TOP, &board.backends, order, board, demo),
+        What::Problems => of(PROBLEM_TOP, &board.problems, order, board, demo),
+        What::Trace => {
+            let events: Vec<&balancing_api::agent::Event> = events.iter().map(|e| &e.event).collect();
+            of("EventTop", &events, order, board, demo)
+        }
+    }
+}
+
 fn render(
     args: &TopArgs,
     sort: Option<Sort>,

@@ -167,7 +167,7 @@ fn keys_and_sizes_and_a_good_end() {
     shell.wait(|s| s.contains("37.0"));
     shell.keys(&["Down", "Enter"]);
     shell.wait(|s| s.contains("policies > lr/typo") && s.contains("BAL0102"));
-    shell.keys(&["2"]);
+    shell.keys(&["3"]);
     shell.wait(|s| s.contains("10.96.0.10:53/UDP") && !s.contains("policies >"));
     shell.keys(&["1", "/", "d", "n", "s", "Enter"]);
     shell.wait(|s| s.contains("shadow-dns") && !s.contains("log-cache"));
@@ -235,7 +235,7 @@ fn stopped_and_continued() {
     assert_eq!(shell.modes(), before, "while stopped");
     shell.keys(&["fg", "Enter"]);
     shell.wait(|s| s.contains("LIVE") && s.contains("node-local-dns"));
-    shell.keys(&["3"]);
+    shell.keys(&["4"]);
     shell.wait(|s| s.contains("BACKEND"));
     shell.keys(&["q"]);
     shell.wait(|s| s.contains("as of 2026-"));

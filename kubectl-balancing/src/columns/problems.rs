@@ -30,7 +30,6 @@ impl Row for ProblemItem {
                 .max(24)
                 .end_cut(),
             column("message", "WHAT", "what is, in words", |r: &ProblemItem| Cell::text(r.message.as_str()))
-                .priority(1)
                 .max(200)
                 .end_cut(),
             column("next", "NEXT", "what to do, or to look at", |r: &ProblemItem| {

@@ -12,32 +12,57 @@ use super::{
 };
 use crate::{
     columns::{Column, Ellipsis, Meta, Row, Shown},
+    rows::What,
     text::NONE,
-    top::What,
 };
 
 /// Blanks between two columns.
 const GAP: u16 = 2;
 
+/// Columns that may be wider than this hold sentences; so many cells of them are worth showing.
+const SENTENCE: u16 = 100;
+const SENTENCE_LEAST: u16 = 50;
+
 /// Room for the marker of the selected row and the glyph of the state.
 const MARGIN: u16 = 4;
 
-/// The columns that fit, as indices: those of the lowest priority leave first.
+/// The columns that fit, as indices in the registry: those of the highest priority leave first.
 #[must_use]
 pub fn visible_columns(model: &Model, what: What) -> Vec<usize> {
-    fitting(&metas(what), &model.table(what).widths, model.size.0)
+    let metas = metas(what);
+    let eligible = (0..metas.len()).filter(|i| model.eligible(&metas[*i])).collect();
+    fitting(&metas, eligible, &model.table(what).widths, model.size.0)
 }
 
-fn fitting(metas: &[Meta], widths: &[u16], room: u16) -> Vec<usize> {
-    let width_of = |i: usize| widths.get(i).copied().unwrap_or(0).max(width(metas[i].header));
-    let mut columns: Vec<usize> = (0..metas.len()).collect();
+/// The column of the table that has this cell of the screen.
+pub(super) fn column_at(model: &Model, what: What, cell: u16) -> Option<usize> {
+    let metas = metas(what);
+    let columns = visible_columns(model, what);
+    let widths = column_widths(model, what, &metas, &columns);
+    let mut end = MARGIN;
+    columns.into_iter().zip(widths).find_map(|(column, width)| {
+        let begin = end;
+        end += width + GAP;
+        (begin..end).contains(&cell).then_some(column)
+    })
+}
+
+/// Of the columns that are shown only when asked for every one may leave.
+fn priority(meta: &Meta) -> u8 {
+    if meta.shown == Shown::Wide { meta.priority.max(7) } else { meta.priority }
+}
+
+fn fitting(metas: &[Meta], mut columns: Vec<usize>, widths: &[u16], room: u16) -> Vec<usize> {
+    // A column of sentences takes what the others leave.
+    let most = |i: usize| if metas[i].max > SENTENCE { SENTENCE_LEAST } else { u16::MAX };
+    let width_of = |i: usize| widths.get(i).copied().unwrap_or(0).min(most(i)).max(width(metas[i].header));
     loop {
         let needed = MARGIN + columns.iter().map(|i| width_of(*i) + GAP).sum::<u16>();
         let leaves = columns
             .iter()
             .copied()
-            .filter(|i| metas[*i].priority > 0)
-            .max_by_key(|i| (metas[*i].priority, *i));
+            .filter(|i| priority(&metas[*i]) > 0)
+            .max_by_key(|i| (priority(&metas[*i]), *i));
         match leaves {
             Some(i) if needed.saturating_sub(GAP) > room => columns.retain(|c| *c != i),
             _ => return columns,
@@ -89,14 +114,24 @@ pub(super) fn row_line(
     for (n, (i, cells)) in columns.iter().zip(widths).enumerate() {
         let meta = &metas[*i];
         let text = row.cells.get(*i).map_or("", String::as_str);
-        // Where a rate is not known yet, the screen says so in one cell.
-        let text =
-            if text == crate::text::UNKNOWN { if model.unicode { "…" } else { "..." } } else { text };
+        // Where a rate is not known yet, or a counter began again, the screen says so in one cell.
+        let text = if text == crate::text::UNKNOWN && meta.number { unknown(model) } else { text };
         let text = fit(text, *cells, meta.ellipsis, meta.number, model.unicode);
         spans.push(Span::styled(text, if n == 0 { toned } else { plain }));
         spans.push(Span::styled("  ", plain));
     }
     Line::from(spans)
+}
+
+/// What stands for a rate that is not known: of a first sample, or of a counter that began again.
+pub(super) fn unknown(model: &Model) -> &'static str {
+    let began_again = model.board.as_ref().is_some_and(|b| b.interval.is_some());
+    match (began_again, model.unicode) {
+        (true, true) => "↻",
+        (true, false) => "reset",
+        (false, true) => "…",
+        (false, false) => "...",
+    }
 }
 
 /// A small table without selection, as wide as the screen.
@@ -117,7 +152,7 @@ pub(super) fn rows_as_lines<R: Row>(model: &Model, rows: &[&R], without: &[&str]
         .enumerate()
         .map(|(i, m)| cells.iter().map(|r| width(&r[i])).max().unwrap_or(0).min(m.max).max(width(m.header)))
         .collect();
-    let shown = fitting(&metas, &widths, model.size.0);
+    let shown = fitting(&metas, (0..metas.len()).collect(), &widths, model.size.0);
     let shown_widths: Vec<u16> = shown.iter().map(|i| widths[*i]).collect();
     let mut header = vec![Span::raw("    ")];
     for i in &shown {

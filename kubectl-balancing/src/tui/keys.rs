@@ -2,7 +2,7 @@
 
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
-use crate::top::What;
+use crate::rows::What;
 
 /// What a key asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +31,32 @@ pub enum Action {
     SortPrevious,
     /// Turn the order round.
     Invert,
+    /// The next table.
+    NextTable,
     /// Type a filter.
     Filter,
+    /// Type what to look for.
+    Search,
+    /// The next row with it.
+    SearchNext,
+    /// The row with it before.
+    SearchPrevious,
+    /// Rows with problems alone, or all.
+    Faults,
+    /// More columns, or fewer.
+    Wide,
+    /// Exact numbers, or scaled ones.
+    Exact,
+    /// Rates over the last interval, smoothed, or since the start.
+    Rates,
+    /// A shorter time in charts.
+    ShorterWindow,
+    /// A longer time in charts.
+    LongerWindow,
+    /// The table alone, or all of the screen.
+    Expand,
+    /// Let the selection stay on its row, or on its line.
+    Follow,
     /// Stop asking, or go on.
     Pause,
     /// Ask now.
@@ -41,6 +65,22 @@ pub enum Action {
     Slower,
     /// Ask more often.
     Faster,
+    /// Why the selected row's policy is or is not in force.
+    Explain,
+    /// Every column of the selected row.
+    Describe,
+    /// The selected row as YAML.
+    Yaml,
+    /// The live trace of the selected row.
+    TraceRow,
+    /// Copy the selected row's name.
+    Copy,
+    /// Save what is shown.
+    Save,
+    /// Start or stop a recording.
+    Record,
+    /// Use the mouse, or leave it to the terminal.
+    Mouse,
     /// All keys and columns.
     Help,
     /// Stop the program, to be continued by the shell.
@@ -58,7 +98,7 @@ pub enum Context {
     Any,
     /// On a table.
     Table,
-    /// On a policy's screen.
+    /// On a screen of one thing.
     Policy,
 }
 
@@ -112,7 +152,7 @@ pub const KEYS: &[Binding] = &[
         "Enter",
         Action::Open,
         Context::Table,
-        "the policy of the selected row: facts, frontends, backends",
+        "the selected row's own screen: facts, charts, frontends, backends",
         "open",
     ),
     binding(
@@ -124,21 +164,32 @@ pub const KEYS: &[Binding] = &[
         "",
     ),
     binding(&[key('1')], "1", Action::Show(What::Policies), Context::Any, "policies", ""),
+    binding(&[key('2')], "2", Action::Show(What::Nodes), Context::Any, "nodes: agents, programs, maps", ""),
     binding(
-        &[key('2')],
-        "2",
+        &[key('3')],
+        "3",
         Action::Show(What::Frontends),
         Context::Any,
         "frontends: what clients dial",
         "",
     ),
-    binding(&[key('3')], "3", Action::Show(What::Backends), Context::Any, "backends: where they end up", ""),
+    binding(&[key('4')], "4", Action::Show(What::Backends), Context::Any, "backends: where they end up", ""),
+    binding(
+        &[key('5')],
+        "5",
+        Action::Show(What::Trace),
+        Context::Any,
+        "live trace: decisions as they are made",
+        "",
+    ),
+    binding(&[key('6')], "6", Action::Show(What::Problems), Context::Any, "problems, and what to do", ""),
+    binding(&[code(KeyCode::Tab)], "Tab", Action::NextTable, Context::Any, "the next of these", ""),
     binding(
         &[key('/')],
         "/",
         Action::Filter,
         Context::Table,
-        "show only rows with these words; !word leaves out those with it",
+        "show only rows that match: words, !word, ~regex, qosDrops>0, and, or, not, ( )",
         "filter",
     ),
     binding(
@@ -158,6 +209,53 @@ pub const KEYS: &[Binding] = &[
         "",
     ),
     binding(&[key('i')], "i", Action::Invert, Context::Table, "turn the order round", "invert"),
+    binding(&[key('\\')], "\\", Action::Search, Context::Table, "look for text; no row is hidden", ""),
+    binding(&[key('n')], "n", Action::SearchNext, Context::Table, "the next row with it", ""),
+    binding(&[key('N')], "N", Action::SearchPrevious, Context::Table, "the row with it before", ""),
+    binding(&[key('f')], "f", Action::Faults, Context::Table, "rows with problems alone, or all", "faults"),
+    binding(&[key('w')], "w", Action::Wide, Context::Table, "more columns, or fewer", "wide"),
+    binding(&[key('u')], "u", Action::Exact, Context::Table, "exact numbers, or scaled ones", ""),
+    binding(
+        &[key('a')],
+        "a",
+        Action::Rates,
+        Context::Any,
+        "rates over the last interval, smoothed, or since the start",
+        "",
+    ),
+    binding(
+        &[key('[')],
+        "[",
+        Action::ShorterWindow,
+        Context::Any,
+        "charts and trends over a shorter time",
+        "",
+    ),
+    binding(&[key(']')], "]", Action::LongerWindow, Context::Any, "a longer time: 1, 3, 10, 30 min", ""),
+    binding(&[key('z')], "z", Action::Expand, Context::Any, "the table alone, or all of the screen", ""),
+    binding(
+        &[key('F')],
+        "F",
+        Action::Follow,
+        Context::Table,
+        "the selection stays on its row (at first), or on its line",
+        "",
+    ),
+    binding(
+        &[key('e')],
+        "e",
+        Action::Explain,
+        Context::Any,
+        "why the policy is or is not in force",
+        "explain",
+    ),
+    binding(&[key('d')], "d", Action::Describe, Context::Table, "every column of the selected row", ""),
+    binding(&[key('y')], "y", Action::Yaml, Context::Table, "the selected row as YAML", ""),
+    binding(&[key('t')], "t", Action::TraceRow, Context::Any, "live trace of the selected row", ""),
+    binding(&[key('c')], "c", Action::Copy, Context::Table, "copy the selected row's name (OSC 52)", ""),
+    binding(&[key('S')], "S", Action::Save, Context::Any, "save what is shown: .txt, .json, .svg", ""),
+    binding(&[key('R')], "R", Action::Record, Context::Any, "start or stop a recording, for --replay", ""),
+    binding(&[key('m')], "m", Action::Mouse, Context::Any, "use the mouse, or leave it to the terminal", ""),
     binding(&[key(' ')], "Space", Action::Pause, Context::Any, "stop asking the agent, or go on", "pause"),
     binding(&[key('r')], "r", Action::Refresh, Context::Any, "ask now", ""),
     binding(
@@ -203,6 +301,12 @@ pub fn action(event: KeyEvent, context: Context) -> Option<Action> {
         .filter(|b| b.context == Context::Any || b.context == context)
         .find(|b| b.keys.contains(&(event.code, modifiers)))
         .map(|b| b.action)
+}
+
+/// What the key of an action is called.
+#[must_use]
+pub fn label_of(action: Action) -> &'static str {
+    KEYS.iter().find(|b| b.action == action).map_or("", |b| b.label)
 }
 
 #[cfg(test)]

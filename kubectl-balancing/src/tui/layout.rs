@@ -14,7 +14,9 @@ pub struct Areas {
     pub tabs: Rect,
     /// Totals of the node.
     pub totals: Rect,
-    /// What concerns the whole node.
+    /// The same over time.
+    pub trends: Rect,
+    /// What concerns whole nodes.
     pub problems: Rect,
     /// The table with its header, or a policy.
     pub body: Rect,
@@ -38,9 +40,22 @@ pub fn too_small(size: (u16, u16)) -> bool {
     size.0 < LEAST.0 || size.1 < LEAST.1
 }
 
-/// The parts of a screen of so many columns and rows, with or without those that not every screen has.
+/// Which parts that not every screen has this one has, if there is room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Parts {
+    /// See [`Areas::problems`].
+    pub problems: bool,
+    /// See [`Areas::detail`].
+    pub detail: bool,
+    /// See [`Areas::totals`].
+    pub totals: bool,
+    /// See [`Areas::trends`].
+    pub trends: bool,
+}
+
+/// The parts of a screen of so many columns and rows.
 #[must_use]
-pub fn areas(size: (u16, u16), problems: bool, detail: bool) -> Areas {
+pub fn areas(size: (u16, u16), parts: Parts) -> Areas {
     let (width, height) = size;
     let mut areas = Areas::default();
     if too_small(size) {
@@ -55,18 +70,20 @@ pub fn areas(size: (u16, u16), problems: bool, detail: bool) -> Areas {
     };
     areas.header = take_top(1);
     areas.tabs = take_top(u16::from(height >= 8));
-    areas.totals = take_top(u16::from(height >= 14));
-    areas.problems = take_top(u16::from(problems && height >= 10));
+    areas.totals = take_top(u16::from(parts.totals && height >= 14));
+    areas.trends = take_top(u16::from(parts.trends && height >= 30 && width >= 100));
+    areas.problems = take_top(u16::from(parts.problems && height >= 10));
     let mut take_bottom = |rows: u16| {
         bottom -= rows;
         Rect::new(0, bottom, width, rows)
     };
     areas.footer = take_bottom(1);
     areas.detail = take_bottom(match height {
-        _ if !detail => 0,
+        _ if !parts.detail => 0,
         0..10 => 0,
         10..20 => 1,
-        _ => 2,
+        20..30 => 2,
+        _ => 3,
     });
     areas.body = Rect::new(0, top, width, bottom - top);
     areas
@@ -90,11 +107,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_fill_the_screen_without_overlap(width in 0u16..400, height in 0u16..200, problems: bool, detail: bool) {
-            let a = areas((width, height), problems, detail);
+        fn parts_fill_the_screen_without_overlap(width in 0u16..400, height in 0u16..200, problems: bool, detail: bool, totals: bool, trends: bool) {
+            let a = areas((width, height), Parts { problems, detail, totals, trends });
             prop_assume!(!too_small((width, height)));
             let mut next = 0;
-            for part in [a.header, a.tabs, a.totals, a.problems, a.body, a.detail, a.footer] {
+            for part in [a.header, a.tabs, a.totals, a.trends, a.problems, a.body, a.detail, a.footer] {
                 prop_assert_eq!(part.y, next);
                 prop_assert_eq!(part.width, width);
                 next += part.height;

@@ -1,23 +1,26 @@
 //! Everything about one policy, in lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use balancing_api::{
-    agent::{PolicyStatus, RungKind},
-    cli::{FrontendState, FrontendTopItem, PolicyTopItem},
-    policy::PolicyKind,
+    agent::{BackendCount, PolicyStatus, RungKind},
+    cli::{BackendTopItem, FrontendState, FrontendTopItem, PolicyTopItem},
+    policy::{PolicyKind, PolicyRef},
 };
 use ratatui::text::{Line, Span};
 
 use super::{
-    fit::wrapped,
+    chart::{CHART_MARGIN, bar, chart, largest},
+    fit::{fit, wrapped},
     grid::rows_as_lines,
     model::{Model, Screen},
     style::{BOLD, DIM, glyph, style},
+    view::window,
 };
 use crate::{
-    columns::{policy_tone, state_word},
-    sample::Board,
+    columns::{Ellipsis, Row, Tone, state_word},
+    history::Measure,
+    sample::{Board, severity},
     text::{NONE, age_at, list, plural, sanitise, scaled, scaled_count},
 };
 
@@ -67,7 +70,7 @@ fn why(board: &Board, row: &PolicyTopItem) -> String {
 /// Everything about one policy.
 #[must_use]
 pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
-    let (Screen::Policy { policy, .. }, Some(board)) = (&model.screen, model.board.as_deref()) else {
+    let (Screen::Policy { policy, .. }, Some(board)) = (model.screen(), model.board.as_deref()) else {
         return Vec::new();
     };
     let (Some(row), Some(status)) =
@@ -76,7 +79,7 @@ pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
         return vec![Line::raw(format!(" {policy} is not on this node any more; Esc goes back"))];
     };
     let mut lines = Vec::new();
-    let tone = policy_tone(row.state);
+    let tone = row.tone();
     lines.push(Line::from(vec![
         Span::styled(format!(" {} ", glyph(model, tone)), style(model, tone)),
         Span::styled(state_word(row.state), style(model, tone)),
@@ -89,6 +92,8 @@ pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
             lines.push(fact(if i == 0 { name } else { "" }, line));
         }
     }
+    lines.extend(charts(model, policy));
+    lines.extend(places_of(model, board, policy));
     let frontends: Vec<_> = board.frontends.iter().filter(|f| f.policy.as_ref() == Some(policy)).collect();
     lines.push(Line::default());
     lines.push(Line::styled(format!(" {}", plural(frontends.len(), "FRONTEND", "FRONTENDS")), BOLD));
@@ -98,6 +103,7 @@ pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
     lines.push(Line::default());
     lines.push(Line::styled(format!(" {}", plural(own.len(), "BACKEND", "BACKENDS")), BOLD));
     lines.extend(rows_as_lines(model, &own, &["owner"]));
+    lines.extend(shares(model, &own));
     let services: BTreeSet<String> = frontends.iter().filter_map(|f| f.service.as_ref()).cloned().collect();
     for service in services {
         let owner = format!("Service/{service}");
@@ -128,6 +134,115 @@ pub fn policy_lines(model: &Model) -> Vec<Line<'static>> {
         ),
         DIM,
     ));
+    lines
+}
+
+/// Rates over time, two charts side by side where there is room.
+fn charts(model: &Model, policy: &PolicyRef) -> Vec<Line<'static>> {
+    const MOST: u16 = 90;
+    let width = model.size.0.saturating_sub(6 + 2 * CHART_MARGIN);
+    let parts = usize::from((width / 2).min(MOST));
+    if parts < 15 || model.size.1 < 20 {
+        return Vec::new();
+    }
+    let rows = usize::from((model.size.1 / 8).clamp(2, 6));
+    let of = |measure, name: &str| {
+        let values = model.history.policy(policy, measure, model.window as f64, parts);
+        let title = format!("{name}, at most {}/s", scaled(largest(&values)));
+        let mut lines = vec![format!("{:10}{title}", "")];
+        lines.extend(chart(&values, rows, model.unicode));
+        lines
+    };
+    let left = of(Measure::Taken, "to its backends");
+    let right = match policy.kind {
+        PolicyKind::LocalRedirectPolicy => of(Measure::QosDrops, "QoS drops"),
+        PolicyKind::BalancingPolicy => of(Measure::Fallbacks, "fallbacks"),
+    };
+    let mut lines = vec![Line::default(), Line::styled(format!(" LAST {}", window(model.window)), BOLD)];
+    let cells = parts as u16 + CHART_MARGIN;
+    for (i, (a, b)) in left.into_iter().zip(right).enumerate() {
+        let a = fit(&a, cells, Ellipsis::Right, false, model.unicode);
+        let (good, warn) = match i {
+            0 => (DIM, DIM),
+            _ => (style(model, Tone::Good), style(model, Tone::Warn)),
+        };
+        lines.push(Line::from(vec![
+            Span::raw("  "),
+            Span::styled(a, good),
+            Span::raw("  "),
+            Span::styled(b, warn),
+        ]));
+    }
+    lines
+}
+
+/// On which nodes it is in which state; equal ones folded into one line.
+fn places_of(model: &Model, board: &Board, policy: &PolicyRef) -> Vec<Line<'static>> {
+    let mut states: BTreeMap<(u8, String, String), Vec<&str>> = BTreeMap::new();
+    let mut counts: BTreeMap<(u8, String, String), BackendCount> = BTreeMap::new();
+    for node in &board.sample.nodes {
+        let is = |p: &&PolicyStatus| p.kind == policy.kind && p.name == policy.name;
+        let Some(p) = node.status.policies.iter().find(is) else { continue };
+        let key = (severity(p.state), state_word(p.state), p.reason.clone());
+        states.entry(key.clone()).or_default().push(&node.status.node.name);
+        let sum = counts.entry(key).or_default();
+        sum.wanted += p.backends.wanted;
+        sum.programmed += p.backends.programmed;
+    }
+    let all: usize = states.values().map(Vec::len).sum();
+    if all < 2 {
+        return Vec::new();
+    }
+    let mut lines = vec![Line::default(), Line::styled(format!(" {all} NODES"), BOLD)];
+    for (key, nodes) in &states {
+        let tone = match key.0 {
+            5 => Tone::Good,
+            6 => Tone::Dim,
+            3 | 4 => Tone::Warn,
+            _ => Tone::Bad,
+        };
+        let names: Vec<String> = nodes.iter().map(|n| sanitise(n).into_owned()).collect();
+        let backends = counts.get(key).copied().unwrap_or_default();
+        let reason = if key.2 == key.1 { String::new() } else { format!(" {}", sanitise(&key.2)) };
+        let text = format!(
+            "{}{reason}  backends {}/{}  {}: {}",
+            key.1,
+            backends.programmed,
+            backends.wanted,
+            plural(nodes.len(), "node", "nodes"),
+            list(&names, 4)
+        );
+        lines.push(Line::from(vec![
+            Span::styled(format!("  {} ", glyph(model, tone)), style(model, tone)),
+            Span::raw(fit(&text, model.size.0.saturating_sub(5), Ellipsis::Right, false, model.unicode)),
+        ]));
+    }
+    lines
+}
+
+/// What each backend has of the whole, as bars.
+fn shares(model: &Model, backends: &[&BackendTopItem]) -> Vec<Line<'static>> {
+    const MOST: usize = 12;
+    const BAR: u16 = 30;
+    let mut shown: Vec<&&BackendTopItem> = backends.iter().filter(|b| b.share.is_some()).collect();
+    if shown.len() < 2 || model.size.0 < 60 {
+        return Vec::new();
+    }
+    shown.sort_by(|a, b| b.selected.cmp(&a.selected).then(a.address.cmp(&b.address)));
+    let mut lines = vec![Line::default(), Line::styled(" SHARE OF EACH BACKEND", BOLD)];
+    let rest = shown.len().saturating_sub(MOST);
+    for b in shown.into_iter().take(MOST) {
+        let share = b.share.unwrap_or_default();
+        let place = format!("{}/{}", std::net::SocketAddr::new(b.address, b.port), b.protocol);
+        lines.push(Line::from(vec![
+            Span::raw(format!("    {} ", fit(&place, 24, Ellipsis::Middle, false, model.unicode))),
+            Span::styled(bar(share, BAR.min(model.size.0 / 3), model.unicode), style(model, Tone::Good)),
+            Span::raw(format!(" {:5.1}%  {}", share * 100.0, scaled_count(b.selected))),
+        ]));
+    }
+    if rest > 0 {
+        lines.push(Line::raw(format!("    and {rest} more")));
+    }
     lines
 }
 

@@ -7,22 +7,25 @@ use std::{
 };
 
 use anyhow::Context;
-use crossterm::event::{Event, EventStream, KeyCode};
+use balancing_api::agent::{Event as AgentEvent, LostEvents};
+use crossterm::event::{Event, EventStream, KeyCode, MouseButton, MouseEventKind};
 use futures_util::StreamExt;
 use ratatui::{Terminal, backend::CrosstermBackend, layout::Rect};
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::watch,
+    sync::{mpsc, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior, sleep, sleep_until},
 };
 
 use super::{
+    export,
     model::{Effect, Link, Model, Msg},
     terminal::{self, Guard},
     view,
 };
 use crate::{
+    client::Client,
     columns::{Row, Sort},
     recording::Recorder,
     sample::{Board, Sample},
@@ -46,6 +49,7 @@ const LAST_ROWS: usize = 20;
 enum Feed {
     Nothing,
     Board(Arc<Board>),
+    Ended,
     Lost { error: Error, attempt: u32, retry_in: Duration },
 }
 
@@ -68,17 +72,40 @@ enum End {
 /// Shows the live view until the user leaves it -> exit status.
 pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: bool) -> anyhow::Result<u8> {
     let interval = args.interval.filter(|i| !i.is_zero()).unwrap_or(Duration::from_secs(2));
-    let mut model =
-        Model::new(source.name(), args.what, interval, colour, unicode()).starting_with(sort, &args.filter);
+    let mut model = Model::new(source.name(), args.what, interval, colour, unicode() && !args.ascii)
+        .starting_with(sort, &args.filter);
+    model.origin = source.origin();
+    model.theme = args.theme.settled(std::env::var("COLORFGBG").ok().as_deref());
+    model.window = args.window.as_secs().max(1);
+    model.top = args.top.map_or(usize::MAX, |n| n as usize);
+    model.recording = args.record.is_some();
+    let client = match &source {
+        Source::Agent(client) => Some(client.clone()),
+        Source::Replay(_) | Source::Demo(_) => None,
+    };
     let (control, told) = watch::channel(Control { interval, paused: false, refreshes: 0 });
     let (feed, heard) = watch::channel(Feed::Nothing);
     let recorder = top::recorder(args, &source)?;
-    let mut poller = tokio::spawn(poll(source, recorder, told, feed));
+    let (recordings, recorders) = mpsc::channel(1);
+    let poller = tokio::spawn(poll(source, recorder, recorders, told, feed));
+    let (messages, others) = mpsc::channel(64);
+    let mut outside = Outside {
+        control,
+        feed: heard,
+        poller,
+        recordings,
+        messages,
+        others,
+        client,
+        trace: None,
+        ends: args.duration,
+    };
     let end = {
         let _guard = Guard::new().context("failed to take the terminal (--once prints without one)")?;
-        interact(&mut model, &control, heard, &mut poller).await
+        interact(&mut model, &mut outside).await
     };
-    poller.abort();
+    outside.trace(false);
+    outside.poller.abort();
     match end? {
         End::Failed(error) => Err(anyhow::anyhow!("{error}")),
         End::Left => {
@@ -101,12 +128,92 @@ fn unicode() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-async fn interact(
-    model: &mut Model,
-    control: &watch::Sender<Control>,
-    mut feed: watch::Receiver<Feed>,
-    poller: &mut JoinHandle<()>,
-) -> anyhow::Result<End> {
+/// Whom the UI talks to.
+struct Outside {
+    control: watch::Sender<Control>,
+    feed: watch::Receiver<Feed>,
+    poller: JoinHandle<()>,
+    /// Recordings for the poller to write, or to stop.
+    recordings: mpsc::Sender<Option<Recorder>>,
+    /// For tasks that have something to tell.
+    messages: mpsc::Sender<Msg>,
+    others: mpsc::Receiver<Msg>,
+    client: Option<Client>,
+    trace: Option<JoinHandle<()>>,
+    ends: Option<Duration>,
+}
+
+impl Outside {
+    /// Follows the agent's events, or stops it.
+    fn trace(&mut self, on: bool) {
+        if let Some(task) = self.trace.take() {
+            task.abort();
+        }
+        if let (true, Some(client)) = (on, &self.client) {
+            self.trace = Some(tokio::spawn(follow(client.clone(), self.messages.clone())));
+        }
+    }
+
+    /// Starts a recording, or stops it -> what to tell the user.
+    fn record(&mut self, model: &mut Model, on: bool) -> String {
+        if !on {
+            model.recording = false;
+            return match self.recordings.try_send(None) {
+                Ok(()) => "the recording has ended".to_owned(),
+                Err(_) => "the recording could not be ended; press R again".to_owned(),
+            };
+        }
+        let folder = export::folder(|name| std::env::var_os(name));
+        let time = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+        let path = folder.join(format!("recording-{time}.jsonl"));
+        let open = || {
+            std::fs::create_dir_all(&folder)?;
+            let file = std::fs::File::create(&path)?;
+            Recorder::new(Box::new(file), &model.agent, model.origin.is_demo())
+        };
+        match open() {
+            Ok(recorder) => {
+                model.recording = self.recordings.try_send(Some(recorder)).is_ok();
+                format!("recording to {}", path.display())
+            }
+            Err(error) => format!("failed to record to {}: {error}", path.display()),
+        }
+    }
+}
+
+/// Tells the lines of the agent's events, many at once where they come fast.
+async fn follow(client: Client, messages: mpsc::Sender<Msg>) {
+    const RATE: u32 = 200;
+    const GATHER: Duration = Duration::from_millis(100);
+    let mut lines = match client.lines(&format!("/v1/events?follow=true&rate={RATE}")).await {
+        Ok(lines) => lines,
+        Err(error) => return drop(messages.send(Msg::TraceFailed(error.short())).await),
+    };
+    let (mut events, mut lost) = (Vec::new(), 0);
+    let mut tick = tokio::time::interval(GATHER);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            line = lines.next() => match line {
+                Ok(Some(line)) => match serde_json::from_slice::<AgentEvent>(&line) {
+                    Ok(event) => events.push(event),
+                    // A line of another kind, of which this version may know one.
+                    Err(_) => lost += serde_json::from_slice::<LostEvents>(&line).map_or(0, |l| l.lost),
+                },
+                Ok(None) => return drop(messages.send(Msg::TraceFailed("the agent ended it".to_owned())).await),
+                Err(error) => return drop(messages.send(Msg::TraceFailed(error.short())).await),
+            },
+            _ = tick.tick(), if !events.is_empty() || lost > 0 => {
+                let batch = Msg::Events(std::mem::take(&mut events), std::mem::take(&mut lost));
+                if messages.send(batch).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<End> {
     let mut screen = Terminal::new(CrosstermBackend::new(io::stdout()))?;
     let size = screen.size()?;
     let _ = model.update(Msg::Resize(size.width, size.height));
@@ -118,11 +225,12 @@ async fn interact(
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut dirty = true;
     let mut next_frame = Instant::now();
+    let ends = outside.ends.map(|after| Instant::now() + after);
     loop {
         let message = tokio::select! {
             biased;
             // It ends by a panic alone. The terminal was given back then, so nothing may be drawn any more.
-            ended = &mut *poller => {
+            ended = &mut outside.poller => {
                 if let Err(error) = ended
                     && let Ok(panic) = error.try_into_panic()
                 {
@@ -147,13 +255,16 @@ async fn interact(
                 // The terminal is gone.
                 None => return Ok(End::Signal(1)),
             },
-            changed = feed.changed() => {
+            () = sleep_until(ends.unwrap_or(next_frame)), if ends.is_some() => return Ok(End::Left),
+            Some(message) = outside.others.recv() => message,
+            changed = outside.feed.changed() => {
                 if changed.is_err() {
                     continue;
                 }
-                let latest = feed.borrow_and_update().clone();
+                let latest = outside.feed.borrow_and_update().clone();
                 match latest {
                     Feed::Nothing => continue,
+                    Feed::Ended => Msg::Ended,
                     Feed::Board(board) => Msg::Data(board),
                     Feed::Lost { error, attempt: _, retry_in: _ } if model.board.is_none() => return Ok(End::Failed(error)),
                     Feed::Lost { error, attempt, retry_in } => {
@@ -165,7 +276,7 @@ async fn interact(
         };
         let was_live = model.link == Link::Live;
         let update = model.update(message);
-        if was_live && model.link != Link::Live {
+        if was_live && matches!(model.link, Link::Lost { .. }) {
             second.reset();
         }
         dirty |= update.draw;
@@ -183,9 +294,30 @@ async fn interact(
                     dirty = true;
                 }
                 Effect::Redraw => redraw(&mut screen)?,
-                Effect::Interval(interval) => control.send_modify(|c| c.interval = interval),
-                Effect::Pause(paused) => control.send_modify(|c| c.paused = paused),
-                Effect::Refresh => control.send_modify(|c| c.refreshes += 1),
+                Effect::Interval(interval) => outside.control.send_modify(|c| c.interval = interval),
+                Effect::Pause(paused) => outside.control.send_modify(|c| c.paused = paused),
+                Effect::Refresh => outside.control.send_modify(|c| c.refreshes += 1),
+                Effect::Trace(on) => outside.trace(on),
+                Effect::Record(on) => {
+                    model.notice = Some(outside.record(model, on));
+                    dirty = true;
+                }
+                Effect::Save => {
+                    let folder = export::folder(|name| std::env::var_os(name));
+                    model.notice = Some(match export::save(model, &folder) {
+                        Ok(path) => format!("saved {}.txt, .json, .svg", path.display()),
+                        Err(error) => format!("failed to save to {}: {error}", folder.display()),
+                    });
+                    dirty = true;
+                }
+                Effect::Copy(text) => {
+                    // OSC 52: the terminal, also one far away, puts it into the clipboard.
+                    write!(io::stdout(), "\u{1b}]52;c;{}\u{7}", export::base64(&text))?;
+                    io::stdout().flush()?;
+                    model.notice = Some(format!("copied {text}"));
+                    dirty = true;
+                }
+                Effect::Mouse(ours) => terminal::mouse(ours)?,
             }
         }
     }
@@ -206,7 +338,13 @@ fn message(event: Event) -> Option<Msg> {
         Event::Key(key) => Some(Msg::Key(key)),
         Event::Paste(text) => Some(Msg::Paste(text)),
         Event::Resize(columns, rows) => Some(Msg::Resize(columns, rows)),
-        Event::FocusGained | Event::FocusLost | Event::Mouse(_) => None,
+        Event::Mouse(mouse) => match mouse.kind {
+            MouseEventKind::Down(MouseButton::Left) => Some(Msg::Click(mouse.column, mouse.row)),
+            MouseEventKind::ScrollDown => Some(Msg::Wheel(true)),
+            MouseEventKind::ScrollUp => Some(Msg::Wheel(false)),
+            _ => None,
+        },
+        Event::FocusGained | Event::FocusLost => None,
     }
 }
 
@@ -231,6 +369,7 @@ fn draw(screen: &mut Terminal<CrosstermBackend<io::Stdout>>, model: &Model) -> i
 async fn poll(
     mut source: Source,
     mut recorder: Option<Recorder>,
+    mut recordings: mpsc::Receiver<Option<Recorder>>,
     mut control: watch::Receiver<Control>,
     feed: watch::Sender<Feed>,
 ) {
@@ -241,6 +380,9 @@ async fn poll(
             return;
         }
         control.mark_unchanged();
+        if let Ok(other) = recordings.try_recv() {
+            recorder = other;
+        }
         let begun = Instant::now();
         let interval = control.borrow().interval;
         let pause = match source.next(interval).await {
@@ -256,8 +398,15 @@ async fn poll(
                 attempt = 0;
                 if first { interval.min(FIRST_INTERVAL) } else { interval }
             }
-            Ok(Answer::Gap(_)) => interval,
-            Ok(Answer::End) => return std::future::pending().await,
+            Ok(Answer::Gap(error)) => {
+                let error = Error::Recorded(error);
+                feed.send_replace(Feed::Lost { error, attempt: 1, retry_in: Duration::ZERO });
+                interval
+            }
+            Ok(Answer::End) => {
+                feed.send_replace(Feed::Ended);
+                return std::future::pending().await;
+            }
             Err(error) => {
                 attempt += 1;
                 let retry_in = backoff(attempt);

@@ -11,13 +11,15 @@ use std::{
 use crossterm::{
     Command,
     cursor::{Hide, Show},
-    event::{DisableBracketedPaste, EnableBracketedPaste},
+    event::{DisableBracketedPaste, DisableMouseCapture, EnableBracketedPaste, EnableMouseCapture},
     execute,
     terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode},
 };
 
 /// Is the terminal ours now? One process has one.
 static ENTERED: AtomicBool = AtomicBool::new(false);
+/// Has the user asked for the mouse?
+static MOUSE: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
 /// While it lives the terminal is in raw mode and on the alternate screen. Dropping it brings back what was before.
@@ -50,7 +52,18 @@ impl Drop for Guard {
 pub fn enter() -> io::Result<()> {
     enable_raw_mode()?;
     ENTERED.store(true, Ordering::SeqCst);
-    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)
+    execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste, Hide)?;
+    mouse(MOUSE.load(Ordering::SeqCst))
+}
+
+/// Takes the mouse, or leaves it to the terminal, whose own selection of text works then.
+pub fn mouse(ours: bool) -> io::Result<()> {
+    let was = MOUSE.swap(ours, Ordering::SeqCst);
+    match (was, ours) {
+        (_, true) => execute!(io::stdout(), EnableMouseCapture),
+        (true, false) => execute!(io::stdout(), DisableMouseCapture),
+        (false, false) => Ok(()),
+    }
 }
 
 /// Gives the terminal back. Does nothing where that was done already.
@@ -60,6 +73,9 @@ pub fn restore() {
     }
     let mut text = String::new();
     // Writing to a String does not fail.
+    if MOUSE.load(Ordering::SeqCst) {
+        let _ = DisableMouseCapture.write_ansi(&mut text);
+    }
     let _ = DisableBracketedPaste.write_ansi(&mut text);
     let _ = LeaveAlternateScreen.write_ansi(&mut text);
     let _ = Show.write_ansi(&mut text);

@@ -2,20 +2,27 @@
 
 use std::{sync::Arc, time::Duration};
 
+use balancing_api::{
+    agent::{BackendAddress, Event, EventOutcome, EventSource, PolicyState, Process, WantedPod},
+    net::Protocol,
+};
 use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
+use jiff::SignedDuration;
 use proptest::prelude::*;
-use ratatui::{Terminal, backend::TestBackend};
 
 use super::{
-    fit,
+    export, fit,
     model::{Effect, Link, Model, Msg, Screen},
-    view,
+    style::Theme,
+    svg,
 };
 use crate::{
     columns::RowId,
+    demo::Demo,
     fixture::{World, bl, lr, snapshots, world},
+    rows::What,
     sample::{Board, NodeSample, Sample},
-    top::What,
+    source::Origin,
 };
 
 fn sample(world: &World) -> Sample {
@@ -68,24 +75,41 @@ fn press(model: &mut Model, keys: &str) {
 }
 
 fn screen(model: &Model) -> String {
-    if model.size.0 == 0 {
-        // The text form of the test terminal cannot be of no width; drawing on it must be possible all the same.
-        let mut terminal = Terminal::new(TestBackend::new(0, model.size.1)).unwrap();
-        terminal.draw(|frame| view::view(model, frame)).unwrap();
-        return String::new();
-    }
-    let mut terminal = Terminal::new(TestBackend::new(model.size.0, model.size.1)).unwrap();
-    terminal.draw(|frame| view::view(model, frame)).unwrap();
-    terminal.backend().to_string().lines().map(|l| l.trim_matches('"').trim_end().to_owned() + "\n").collect()
+    export::text(&export::paint(model))
 }
 
-/// The same situation on both sizes.
+const SIZES: [(u16, u16); 5] = [(40, 6), (60, 15), (80, 24), (120, 40), (200, 50)];
+
+/// The same situation on all sizes.
 fn shows(name: &str, situation: impl Fn((u16, u16)) -> Model) {
     snapshots().bind(|| {
-        for size in [(80, 24), (120, 40)] {
+        for size in SIZES {
             insta::assert_snapshot!(format!("top-{name}-{}x{}", size.0, size.1), screen(&situation(size)));
         }
     });
+}
+
+/// The synthetic cluster after so many seconds.
+fn demo(size: (u16, u16), seconds: u64) -> Model {
+    let mut model = model(size);
+    model.origin = Origin::Demo;
+    let (mut demo, mut before) = (Demo::new(1, 12), None);
+    for _ in 0..seconds / 2 {
+        let board = Board::new(demo.next(Duration::from_secs(2)), before.as_ref());
+        before = Some(board.sample.clone());
+        model.update(Msg::Data(Arc::new(board)));
+    }
+    model
+}
+
+/// A picture in the folder of snapshots: written where insta is told to write, else compared.
+fn picture(name: &str, svg: &str) {
+    let path = format!("{}/../snapshots/{name}.svg", env!("CARGO_MANIFEST_DIR"));
+    if std::env::var("INSTA_UPDATE").is_ok_and(|v| v == "always") {
+        std::fs::write(&path, svg).unwrap();
+    }
+    let kept = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(kept == svg, "{path} is not what is drawn now; INSTA_UPDATE=always writes it anew");
 }
 
 #[test]
@@ -93,12 +117,12 @@ fn screens_of_tables() {
     shows("live-policies", |size| live(size, &world()));
     shows("live-frontends", |size| {
         let mut model = live(size, &world());
-        press(&mut model, "2");
+        press(&mut model, "3");
         model
     });
     shows("live-backends", |size| {
         let mut model = live(size, &world());
-        press(&mut model, "3jj");
+        press(&mut model, "4jj");
         model
     });
     shows("sorted-filtered", |size| {
@@ -122,6 +146,239 @@ fn screens_of_tables() {
         press(&mut model, "Gkkk");
         model
     });
+}
+
+#[test]
+fn screens_of_the_synthetic_cluster() {
+    let keys = |keys: &'static str| {
+        move |size| {
+            let mut model = demo(size, 180);
+            press(&mut model, keys);
+            model
+        }
+    };
+    shows("demo-policies", keys(""));
+    shows("demo-policy", keys("/node-local\n\n"));
+    shows("demo-balancing", keys("/edge\n\n"));
+    shows("demo-nodes", keys("2"));
+    shows("demo-node-maps", keys("2/demo-06\n\n"));
+    shows("demo-problems", keys("6"));
+    shows("demo-explain", keys("/metrics\ne"));
+    shows("stale-node", |size| {
+        let mut model = demo(size, 50);
+        press(&mut model, "2");
+        model
+    });
+    shows("replay", |size| {
+        let mut model = demo(size, 20);
+        model.origin = Origin::Replay { speed: 4.0, demo: true };
+        model
+    });
+    shows("replay-ended", |size| {
+        let mut model = demo(size, 20);
+        model.origin = Origin::Replay { speed: 4.0, demo: false };
+        model.update(Msg::Ended);
+        model
+    });
+}
+
+#[test]
+fn pictures() {
+    for (name, keys) in [
+        ("policies", ""),
+        ("policy", "/node-local\n\n"),
+        ("nodes", "2"),
+        ("node", "2/demo-06\n\n"),
+        ("problems", "6"),
+    ] {
+        let mut model = demo((120, 40), 180);
+        press(&mut model, keys);
+        picture(&format!("top-{name}"), &svg::svg(&export::paint(&model)));
+    }
+    for (name, theme) in [("light", Theme::Light), ("mono", Theme::Mono), ("cb", Theme::Cb)] {
+        let mut model = demo((120, 40), 180);
+        model.theme = theme;
+        picture(&format!("top-theme-{name}"), &svg::svg(&export::paint(&model)));
+    }
+}
+
+/// A script of keys over the synthetic cluster: `wait SECONDS`, `key KEYS`, `expect TEXT`. The picture shows what each
+/// step led to.
+#[test]
+fn the_animated_demo() {
+    const SCRIPT: &str = include_str!("demo.keys");
+    let mut model = model((110, 32));
+    model.origin = Origin::Demo;
+    let (mut demo, mut before) = (Demo::new(1, 12), None);
+    let mut frames: Vec<(ratatui::buffer::Buffer, f64)> = Vec::new();
+    let shot =
+        |model: &Model, frames: &mut Vec<_>, seconds: f64| frames.push((export::paint(model), seconds));
+    for line in SCRIPT.lines().filter(|l| !l.is_empty() && !l.starts_with('#')) {
+        let (step, text) = line.split_once(' ').unwrap();
+        match step {
+            "wait" => {
+                for _ in 0..text.parse::<u64>().unwrap() {
+                    let board = Board::new(demo.next(Duration::from_secs(2)), before.as_ref());
+                    before = Some(board.sample.clone());
+                    model.update(Msg::Data(Arc::new(board)));
+                    shot(&model, &mut frames, 0.5);
+                }
+            }
+            "key" => {
+                let text = text.replace("Enter", "\n").replace("Esc", "\u{1b}");
+                for c in text.chars() {
+                    press(&mut model, c.encode_utf8(&mut [0; 4]));
+                    shot(&model, &mut frames, if text.chars().count() > 1 { 0.15 } else { 0.4 });
+                }
+            }
+            "expect" => assert!(screen(&model).contains(text), "{text} is missing:\n{}", screen(&model)),
+            _ => panic!("{line}"),
+        }
+    }
+    picture("top-demo", &svg::animation(&frames));
+}
+
+/// Set-ups that somebody who has never seen the product must understand from the screens alone: the cause is named in words
+/// on the first screen of problems.
+#[test]
+fn ten_broken_set_ups() {
+    fn broken(name: &str, reason: &str, words: &[&str], bend: impl Fn(&mut World)) {
+        let mut world = world();
+        world.status.policies.retain(|p| p.name == "node-local-dns" || p.name == "apiserver-cache");
+        let good = world.policy("apiserver-cache");
+        (good.state, good.reason, good.message) =
+            (PolicyState::Programmed, "Programmed".to_owned(), String::new());
+        world.counters.policies.clear();
+        world.counters.frontends.clear();
+        bend(&mut world);
+        shows_broken(name, reason, words, live((120, 40), &world));
+    }
+    fn shows_broken(name: &str, reason: &str, words: &[&str], mut model: Model) {
+        press(&mut model, "6");
+        let text = screen(&model);
+        let flat = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(flat.contains(reason), "{reason}:\n{text}");
+        for words in words {
+            assert!(flat.contains(words), "{words}:\n{text}");
+        }
+        snapshots().bind(|| insta::assert_snapshot!(format!("top-broken-{name}"), text));
+    }
+    fn bent(world: &mut World, state: PolicyState, reason: &str, message: &str) {
+        let p = world.policy("apiserver-cache");
+        (p.state, p.reason, p.message) = (state, reason.to_owned(), message.to_owned());
+        p.backends.programmed = 0;
+    }
+    let fallback = PolicyState::Fallback;
+    broken("no-local-pod", "NoLocalBackend", &["matches no pod on node n1", "kubectl get pods"], |w| {
+        bent(
+            w,
+            fallback,
+            "NoLocalBackend",
+            "selector app=apiserver-cache matches no pod on node n1: normal resolution",
+        );
+    });
+    broken(
+        "wrong-selector",
+        "NoLocalBackend",
+        &["selector app=apiserver-cash", "is the selector right"],
+        |w| {
+            bent(
+                w,
+                fallback,
+                "NoLocalBackend",
+                "selector app=apiserver-cash matches no pod on node n1: normal resolution",
+            );
+            w.policy("apiserver-cache").wanted.selector = "app=apiserver-cash".to_owned();
+        },
+    );
+    broken(
+        "wrong-port-name",
+        "PortMismatch",
+        &["no backend port has the name", "same name and protocol"],
+        |w| {
+            let message = "no backend port has the name and protocol of frontend port 443/TCP \"https\"";
+            bent(w, fallback, "PortMismatch", message);
+        },
+    );
+    broken(
+        "conflict",
+        "FrontendConflict",
+        &["is held by LocalRedirectPolicy/node-local-dns", "it is older"],
+        |w| {
+            let message = "10.96.0.10:53/UDP is held by LocalRedirectPolicy/node-local-dns: it is older";
+            bent(w, PolicyState::Conflicted, "FrontendConflict", message);
+        },
+    );
+    broken(
+        "qos-saturated",
+        "QosLimit",
+        &["QoS saturated: the limit of 100/s is reached", "redirectsPerSecond"],
+        |w| {
+            w.counters = world().counters;
+            w.counters.policies.retain(|c| c.policy.name == "node-local-dns");
+            w.counters.frontends.clear();
+        },
+    );
+    broken(
+        "not-ready",
+        "NoLocalBackend",
+        &["kube-system/cache-1 is NotReady", "kubectl describe pod"],
+        |w| {
+            let message = "selector app=apiserver-cache matches no usable pod on node n1: kube-system/cache-1 is NotReady: \
+                       normal resolution";
+            bent(w, fallback, "NoLocalBackend", message);
+            let pod = WantedPod {
+                pod: "kube-system/cache-1".to_owned(),
+                usable: false,
+                reason: "NotReady".to_owned(),
+            };
+            w.policy("apiserver-cache").wanted.pods = vec![pod];
+        },
+    );
+    broken(
+        "vip-shadowed",
+        "ShadowsService",
+        &["is an address of Service web/api", "the Service is shadowed"],
+        |w| {
+            let item = w.programmed.items.iter_mut().find(|i| i.frontend.port == 443 && i.rungs.len() == 1);
+            let item = item.filter(|i| i.rungs[0].policy.is_some());
+            let item = match item {
+                Some(item) => item,
+                None => w
+                    .programmed
+                    .items
+                    .iter_mut()
+                    .find(|i| i.rungs[0].policy == Some(lr("apiserver-cache")))
+                    .unwrap(),
+            };
+            let backend = crate::fixture::backend("10.244.9.9", 443, "web/api-0", "n2");
+            item.rungs.push(crate::fixture::service_rung("web/api", "", vec![backend]));
+        },
+    );
+    broken(
+        "map-full",
+        "MapFull",
+        &["the map backends is full", "larger --max-frontends or --max-backends"],
+        |w| {
+            let message = "the map backends is full (65536 entries)";
+            w.condition("PoliciesProgrammed", "False", "MapFull", message);
+            w.status.datapath.maps[0].entries = 65_536;
+            bent(w, PolicyState::Failed, "MapFull", message);
+        },
+    );
+    broken(
+        "programs-detached",
+        "Detached",
+        &["connect4 has no program of this agent", "restart the agent"],
+        |w| {
+            w.condition("ProgramsAttached", "False", "Detached", "connect4 has no program of this agent");
+            w.status.datapath.programs[0].attached = false;
+        },
+    );
+    let mut stopped = live((120, 40), &world());
+    stopped.update(Msg::Lost { error: "Connection refused".to_owned(), attempt: 3, retry_in: 4 });
+    let words = ["the agent does not answer (Connection refused)", "start balancing-agent"];
+    shows_broken("agent-stopped", "AgentStopped", &words, stopped);
 }
 
 #[test]
@@ -170,6 +427,57 @@ fn screens_of_states() {
         press(&mut model, "?");
         model
     });
+    shows("help-demo", |size| {
+        let mut model = demo(size, 4);
+        press(&mut model, "?");
+        model
+    });
+    shows("counter-reset", |size| {
+        let mut model = live(size, &world());
+        let mut anew = world().later(4000);
+        anew.counters.policies[0].redirects = 7;
+        model.update(Msg::Data(Arc::new(Board::new(sample(&anew), Some(&sample(&world().later(2000)))))));
+        model
+    });
+    shows("no-problems", |size| {
+        let mut good = world();
+        good.status.policies.retain(|p| p.name == "edge-proxy");
+        good.counters.frontends.clear();
+        let mut model = live(size, &good);
+        press(&mut model, "6");
+        model
+    });
+    shows("trace", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "5");
+        model.update(Msg::Events(events(30), 12));
+        model
+    });
+    shows("trace-waiting", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "5");
+        model
+    });
+    shows("filter-wrong", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "/fail>0");
+        model
+    });
+    shows("wide-exact", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "wu");
+        model
+    });
+    shows("describe", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "jjd");
+        model
+    });
+    shows("yaml", |size| {
+        let mut model = live(size, &world());
+        press(&mut model, "4y");
+        model
+    });
     shows("problems", |size| {
         let mut broken = world();
         broken.condition("ProgramsAttached", "False", "Detached", "connect4 has no program of this agent");
@@ -182,12 +490,34 @@ fn screens_of_states() {
 fn a_terminal_that_is_too_small() {
     snapshots().bind(|| {
         insta::assert_snapshot!("top-too-small-33x5", screen(&live((33, 5), &world())));
-        insta::assert_snapshot!("top-live-policies-40x6", screen(&live((40, 6), &world())));
-        insta::assert_snapshot!("top-live-policies-60x15", screen(&live((60, 15), &world())));
         let mut plain = live((80, 24), &world());
         (plain.unicode, plain.colour) = (false, false);
         insta::assert_snapshot!("top-ascii-80x24", screen(&plain));
     });
+}
+
+/// What the agent says of connections, one after the other.
+fn events(count: u32) -> Vec<Event> {
+    let outcomes =
+        ["redirect", "redirect", "qosDrop", "service", "fallback", "refuse", "failure", "teleported"];
+    (0..count)
+        .map(|i| Event {
+            time: crate::fixture::time("2026-11-21T15:31:07Z")
+                + SignedDuration::from_millis(i64::from(i) * 37),
+            outcome: EventOutcome::from(outcomes[i as usize % 8]),
+            hook: "connect4".to_owned(),
+            process: Process { pid: 4000 + i, comm: "curl\u{1b}[2J".to_owned() },
+            cgroup_id: 77,
+            pod: (i % 2 == 0).then(|| "default/web-0".to_owned()),
+            container: None,
+            from: EventSource { netns: 1 },
+            to: crate::fixture::frontend("10.96.0.10", 53, Protocol::Udp),
+            chosen: (i % 8 < 2).then(|| BackendAddress { address: "10.244.1.7".parse().unwrap(), port: 53 }),
+            policy: (i % 3 != 0).then(|| lr("node-local-dns")),
+            service: Some("kube-system/kube-dns".to_owned()),
+            failure: (i % 8 == 2).then(|| "QosLimit".to_owned()),
+        })
+        .collect()
 }
 
 impl Model {
@@ -231,14 +561,22 @@ fn every_key_of_a_table() {
     assert_eq!(model.selected(), Some(RowId::Policy(lr("zoned"))));
     press(&mut model, "g");
     assert_eq!(model.selected(), Some(RowId::Policy(lr("lost"))));
-    press(&mut model, "3");
-    assert_eq!(model.screen, Screen::Table(What::Backends));
+    press(&mut model, "4");
+    assert_eq!(model.screens, [Screen::Table(What::Backends)]);
     press(&mut model, "\n");
-    assert_eq!(model.screen, Screen::Policy { policy: bl("edge-proxy"), from: What::Backends, scroll: 0 });
-    press(&mut model, "\u{1b}2j\n");
-    assert!(matches!(&model.screen, Screen::Policy { policy, .. } if policy.name == "node-local-dns"));
+    assert_eq!(*model.screen(), Screen::Policy { policy: bl("edge-proxy"), scroll: 0 });
+    press(&mut model, "\u{1b}3j\n");
+    assert!(matches!(model.screen(), Screen::Policy { policy, .. } if policy.name == "node-local-dns"));
+    // A screen opened from a screen goes back to it.
+    press(&mut model, "e");
+    assert!(screen(&model).contains("frontends > lr/node-local-dns > explain lr/node-local-dns on n1"));
+    press(&mut model, "\u{1b}");
+    assert!(matches!(model.screen(), Screen::Policy { .. }));
+    press(&mut model, "2\n");
+    assert_eq!(*model.screen(), Screen::Node { name: "n1".to_owned(), scroll: 0 });
+    press(&mut model, "6\n");
+    assert!(matches!(model.screen(), Screen::Policy { .. } | Screen::Node { .. }));
     press(&mut model, "1?");
-    assert!(model.help.is_none() || matches!(model.screen, Screen::Table(What::Policies)));
     let effect = |model: &mut Model, c| model.update(key(KeyCode::Char(c))).effects;
     press(&mut model, "\u{1b}");
     assert_eq!(effect(&mut model, '+'), [Effect::Interval(Duration::from_secs(5))]);
@@ -246,13 +584,158 @@ fn every_key_of_a_table() {
     assert_eq!(effect(&mut model, '-'), [Effect::Interval(Duration::from_secs(1))]);
     assert_eq!(effect(&mut model, '-'), []);
     assert_eq!(effect(&mut model, 'r'), [Effect::Refresh]);
+    assert_eq!(effect(&mut model, 'm'), [Effect::Mouse(true)]);
+    assert_eq!(effect(&mut model, 'S'), [Effect::Save]);
+    assert_eq!(effect(&mut model, 'R'), [Effect::Record(true)]);
+    assert_eq!(effect(&mut model, 'c'), [Effect::Copy("lost".to_owned())]);
+    assert_eq!(effect(&mut model, '5'), [Effect::Trace(true)]);
+    assert_eq!(effect(&mut model, '1'), [Effect::Trace(false)]);
     assert_eq!(effect(&mut model, 'q'), [Effect::Quit]);
     let stop = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(model.update(Msg::Key(stop)).effects, [Effect::Quit]);
     // While a filter is typed, letters are letters and Ctrl-C still leaves.
     press(&mut model, "/q1 ");
     assert_eq!(model.table(What::Policies).filter, "q1 ");
+    press(&mut model, "\u{1b}");
+    // Modes are told and go back.
+    model.update(Msg::Resize(120, 40));
+    for (key, shown) in [("f", "faults only"), ("F", "selection by line"), ("a", "rates smoothed")] {
+        press(&mut model, key);
+        assert!(screen(&model).contains(shown), "{shown}:\n{}", screen(&model));
+    }
+    press(&mut model, "a");
+    assert!(screen(&model).contains("rates since start"));
+    press(&mut model, "aFf");
+    assert!(!screen(&model).contains("rates s") && !screen(&model).contains("faults"));
+    // Looking for something moves the selection and hides nothing.
+    press(&mut model, "g\\dns\n");
+    assert_eq!(model.selected(), Some(RowId::Policy(lr("shadow-dns"))));
+    press(&mut model, "n");
+    assert_eq!(model.selected(), Some(RowId::Policy(lr("node-local-dns"))));
+    press(&mut model, "nN");
+    assert_eq!(model.selected(), Some(RowId::Policy(lr("node-local-dns"))));
+    assert_eq!(model.table(What::Policies).order.len(), 8);
+    press(&mut model, "\\zzz\n");
+    assert!(screen(&model).contains("no row has"));
+    // A row's trace is filtered by its policy.
+    press(&mut model, "t");
+    assert_eq!(
+        (model.what(), model.table(What::Trace).filter.as_str()),
+        (What::Trace, "policy=lr/node-local-dns")
+    );
+    model.update(Msg::Events(events(9), 0));
+    assert_eq!(model.table(What::Trace).order.len(), 6);
+    // Tab goes through all tables.
+    let mut seen = vec![];
+    for _ in 0..6 {
+        model.update(key(KeyCode::Tab));
+        seen.push(model.what());
+    }
+    assert_eq!(
+        seen,
+        [What::Problems, What::Policies, What::Nodes, What::Frontends, What::Backends, What::Trace]
+    );
     assert_eq!(model.update(Msg::Key(stop)).effects, [Effect::Quit]);
+}
+
+#[test]
+fn keys_that_can_do_nothing_say_why() {
+    let mut model = demo((80, 24), 4);
+    for (key, why) in [
+        ("5", "only an agent has a live trace"),
+        ("i", "no column is sorted by"),
+        ("n", "nothing to look for"),
+    ] {
+        press(&mut model, key);
+        assert!(screen(&model).contains(why), "{key}:\n{}", screen(&model));
+    }
+    assert_eq!(model.what(), What::Policies);
+    let mut empty = super::tests::model((80, 24));
+    for key in ["\n", "d", "y", "e", "t", "c"] {
+        press(&mut empty, key);
+        assert!(empty.notice.is_some(), "{key}");
+    }
+}
+
+#[test]
+fn the_mouse_selects_and_sorts() {
+    let mut model = live((120, 40), &world());
+    let body = model.areas().body;
+    assert!(model.update(Msg::Click(10, body.y + 3)).draw);
+    assert_eq!(model.table(What::Policies).index, 2);
+    assert!(!model.update(Msg::Click(10, body.y + 30)).draw);
+    model.update(Msg::Click(6, body.y));
+    assert_eq!(model.table(What::Policies).sort.map(|s| (s.column, s.descending)), Some((0, false)));
+    model.update(Msg::Click(6, body.y));
+    assert_eq!(model.table(What::Policies).sort.map(|s| (s.column, s.descending)), Some((0, true)));
+}
+
+#[test]
+fn without_following_the_selection_stays_on_its_line() {
+    let mut model = live((80, 24), &world());
+    press(&mut model, "jjFs");
+    assert_eq!(model.table(What::Policies).index, 2);
+    press(&mut model, "i");
+    assert_eq!(model.table(What::Policies).index, 2);
+}
+
+#[test]
+fn whoever_has_not_moved_sees_the_newest_line_of_the_trace() {
+    let mut model = live((80, 24), &world());
+    press(&mut model, "5");
+    model.update(Msg::Events(events(5), 0));
+    model.update(Msg::Events(events(5), 0));
+    assert_eq!(model.selected(), Some(RowId::Event(9)));
+    press(&mut model, "jj");
+    model.update(Msg::Events(events(5), 0));
+    assert_eq!((model.selected(), model.table(What::Trace).index), (Some(RowId::Event(7)), 7));
+    model.update(Msg::Events(events(3000), 0));
+    assert_eq!(model.events.len(), 1000);
+}
+
+/// An hour at a fake clock: samples that change nothing and seconds that nobody counts draw nothing.
+#[test]
+fn an_idle_hour_draws_once() {
+    let mut model = model((120, 40));
+    let board = board(&world());
+    let mut draws = 0;
+    for second in 0..3600u32 {
+        if second % 2 == 0 {
+            draws += u32::from(model.update(Msg::Data(board.clone())).draw);
+        }
+        if model.counts_seconds() {
+            draws += u32::from(model.update(Msg::Second).draw);
+        }
+    }
+    assert_eq!(draws, 1);
+    press(&mut model, " ");
+    for later in 0..100 {
+        draws += u32::from(model.update(Msg::Data(super::tests::board(&world().later(later * 1000)))).draw);
+        draws += u32::from(model.update(Msg::Second).draw);
+    }
+    assert_eq!(draws, 1);
+}
+
+#[test]
+fn views_are_saved_in_three_forms() {
+    let model = demo((120, 40), 20);
+    let files = export::files(&model);
+    let of = |ending: &str| files.iter().find(|(e, _)| *e == ending).map(|(_, text)| text.as_str()).unwrap();
+    assert!(of("txt").contains("DEMO DATA") && of("svg").contains("DEMO DATA"));
+    let json: serde_json::Value = serde_json::from_str(of("json")).unwrap();
+    assert_eq!((&json["kind"], &json["demo"]), (&"PolicyTop".into(), &true.into()));
+    assert_eq!(export::stem(&model), "policies-20260101T120020Z");
+}
+
+#[test]
+fn ascii_screens_are_ascii() {
+    for keys in ["", "\n", "2", "2\n", "3", "4", "6", "?", "we"] {
+        let mut model = demo((120, 40), 60);
+        model.unicode = false;
+        press(&mut model, keys);
+        let text = screen(&model);
+        assert!(text.is_ascii(), "{keys:?}: {:?}\n{text}", text.chars().find(|c| !c.is_ascii()));
+    }
 }
 
 #[test]
@@ -341,8 +824,10 @@ fn worlds() -> impl Strategy<Value = World> {
 
 fn messages() -> impl Strategy<Value = Msg> {
     let letter = prop_oneof![
-        prop::sample::select("?/123si +-=rkjgGqx!漢e\u{301}".chars().collect::<Vec<_>>())
-            .prop_map(KeyCode::Char),
+        prop::sample::select(
+            "?/\\123456si +-=rkjgGqx!漢e\u{301}nNfwua[]zFedytcSRm~<>()".chars().collect::<Vec<_>>()
+        )
+        .prop_map(KeyCode::Char),
         prop::sample::select(vec![
             KeyCode::Enter,
             KeyCode::Esc,
@@ -370,6 +855,18 @@ fn messages() -> impl Strategy<Value = Msg> {
         1 => ("\\PC{0,80}", 0u32..20, 0u64..20)
             .prop_map(|(error, attempt, retry_in)| Msg::Lost { error, attempt, retry_in }),
         1 => Just(Msg::Second),
+        1 => Just(Msg::Ended),
+        1 => (0u16..300, 0u16..100).prop_map(|(x, y)| Msg::Click(x, y)),
+        1 => any::<bool>().prop_map(Msg::Wheel),
+        2 => (0u32..60, 0u64..3).prop_map(|(n, lost)| Msg::Events(events(n), lost)),
+        1 => "\\PC{0,80}".prop_map(Msg::TraceFailed),
+        1 => "\\PC{0,80}".prop_map(Msg::Notice),
+        1 => any::<bool>().prop_map(Msg::Recording),
+        1 => (1u64..40).prop_map(|n| {
+            let mut demo = Demo::new(n, n as u32);
+            let before = demo.next(Duration::from_secs(n));
+            Msg::Data(Arc::new(Board::new(demo.next(Duration::from_secs(1)), Some(&before))))
+        }),
         1 => "\\PC{0,300}".prop_map(Msg::Paste),
     ]
 }
@@ -383,6 +880,7 @@ proptest! {
     fn whatever_happens(all in prop::collection::vec(messages(), 1..40), start in (0u16..=300, 0u16..=100)) {
         let mut model = model(start);
         let mut before = screen(&model);
+        let (mut draws, messages) = (0, all.len());
         for message in all {
             let selected = (model.what(), model.selected());
             let is_data = matches!(message, Msg::Data(_));
@@ -391,6 +889,7 @@ proptest! {
             let after = screen(&model);
             prop_assert!(!after.chars().any(|c| c.is_control() && c != '\n'));
             prop_assert!(update.draw || after == before, "{told}");
+            draws += usize::from(update.draw);
             if let (true, (what, Some(id)), Some(board)) = (is_data && !model.paused, &selected, &model.board) {
                 let still = match id {
                     RowId::Policy(p) => board.policies.iter().any(|r| r.policy == *p),
@@ -399,13 +898,14 @@ proptest! {
                     RowId::Problem(..) | RowId::Event(_) => false,
                     RowId::Backend(b) => board.backends.iter().any(|r| r.address == b.address && r.owner == b.owner),
                 };
-                let filtered = !model.table(*what).filter.is_empty();
+                let filtered = !model.table(*what).filter.is_empty() || model.faults || !model.follow;
                 if still && !filtered && !matches!(id, RowId::Backend(_)) {
                     prop_assert_eq!(&model.selected(), &selected.1);
                 }
             }
             before = after;
         }
+        prop_assert!(draws <= messages);
     }
 
     #[test]

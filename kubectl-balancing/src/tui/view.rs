@@ -1,28 +1,33 @@
 //! Draws the model. Pure: the same model gives the same screen.
 
-use balancing_api::cli::{BackendState, PolicyTopItem};
+use balancing_api::cli::PolicyTopItem;
 use ratatui::{
     Frame,
     layout::Rect,
-    style::Modifier,
+    style::{Modifier, Style},
     text::{Line, Span},
 };
 
 use super::{
+    chart::sparkline,
+    details,
     fit::{fit, width, wrapped},
-    grid::{column_widths, row_line, visible_columns},
+    grid::{column_widths, row_line, unknown, visible_columns},
     keys::{Binding, Context, KEYS},
     layout::{LEAST, too_small},
-    model::{Link, Model, Screen, metas, sort_header},
-    policy::{policy_lines, policy_words},
+    model::{Link, Model, Screen, Typing, metas, sort_header},
+    node::node_lines,
+    policy::policy_lines,
     style::{BOLD, DIM, REVERSED, glyph, style},
 };
 use crate::{
-    columns::{Ellipsis, Row, RowId, Tone, policy_tone},
+    columns::{Ellipsis, Tone},
+    history::Measure,
     problems::places,
+    rows::What,
     sample::Board,
-    text::{NONE, sanitise, scaled},
-    top::What,
+    source::Origin,
+    text::{age, sanitise, scaled},
 };
 
 /// Draws the whole screen.
@@ -37,13 +42,17 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     put(frame, areas.header, 0, &header(model));
     put(frame, areas.tabs, 0, &tabs(model));
     put(frame, areas.totals, 0, &totals(model));
+    put(frame, areas.trends, 0, &trends(model));
     put(frame, areas.problems, 0, &problems(model));
-    if let Some(scroll) = model.help {
-        put_all(frame, areas.body, help_lines(model), scroll);
-    } else if let Screen::Policy { scroll, .. } = &model.screen {
-        put_all(frame, areas.body, policy_lines(model), *scroll);
-    } else {
-        table(model, frame, areas.body);
+    match (model.help, model.screen()) {
+        (Some(scroll), _) => put_all(frame, areas.body, help_lines(model), scroll),
+        (None, Screen::Policy { scroll, .. }) => put_all(frame, areas.body, policy_lines(model), *scroll),
+        (None, Screen::Node { scroll, .. }) => put_all(frame, areas.body, node_lines(model), *scroll),
+        (None, Screen::Text { lines, scroll, .. }) => {
+            let lines = lines.iter().map(|l| Line::raw(format!(" {l}"))).collect();
+            put_all(frame, areas.body, lines, *scroll);
+        }
+        (None, Screen::Table(_)) => table(model, frame, areas.body),
     }
     for (i, line) in detail(model, areas.detail).into_iter().enumerate() {
         put(frame, areas.detail, i as u16, &line);
@@ -77,69 +86,162 @@ fn as_of(board: &Board) -> String {
 fn header(model: &Model) -> Line<'static> {
     let sign = |unicode: &str, ascii: &str| if model.unicode { unicode.to_owned() } else { ascii.to_owned() };
     let time = model.board.as_deref().map(as_of);
-    let (state, style) = match (&model.link, model.paused) {
-        (_, true) => {
+    let (state, state_style) = match (&model.link, model.paused, model.origin) {
+        (_, true, _) => {
             let data = time.as_ref().map(|t| format!(", data of {t}")).unwrap_or_default();
             (format!(" {} PAUSED{data} ", sign("‖", "||")), REVERSED)
         }
-        (Link::Connecting { elapsed }, _) => {
+        (Link::Ended, ..) => (format!("{} REPLAY ended", sign("■", "#")), style(model, Tone::Warn)),
+        (Link::Connecting { elapsed }, ..) => {
             (format!("{} CONNECTING {elapsed}s", sign("◌", "-")), style(model, Tone::Warn))
         }
-        (Link::Live, _) => (format!("{} LIVE {}", sign("●", "*"), seconds(model)), style(model, Tone::Good)),
-        (Link::Lost { error, attempt, retry_in }, _) => {
+        (Link::Live, _, Origin::Replay { speed, .. }) => {
+            (format!("{} REPLAY {speed}{}", sign("▶", ">"), sign("×", "x")), style(model, Tone::Good))
+        }
+        (Link::Live, ..) => (format!("{} LIVE {}", sign("●", "*"), seconds(model)), style(model, Tone::Good)),
+        (Link::Lost { error, attempt, retry_in, .. }, ..) => {
             let when = if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") };
             let text = format!("{} RECONNECTING {when} ({attempt}): {}", sign("◌", "-"), sanitise(error));
             (text, style(model, Tone::Bad))
         }
     };
-    let mut spans = vec![Span::styled(" balancing top  ", BOLD), Span::styled(state, style)];
-    match model.board.as_ref().and_then(|b| b.sample.nodes.first().map(|n| (b, n))) {
-        Some((board, node)) => {
-            let nodes = match board.sample.nodes.len() {
-                1 => format!("node {}", sanitise(&node.status.node.name)),
-                n => format!("nodes {n}"),
-            };
-            spans.push(Span::raw(format!("  {nodes}  agent {}", sanitise(&node.status.agent.version))));
-        }
+    let mut spans = vec![Span::styled(" balancing top  ", BOLD), Span::styled(state, state_style)];
+    if model.origin.is_demo() {
+        spans.push(Span::raw("  "));
+        spans.push(Span::styled(" DEMO DATA ", REVERSED.add_modifier(Modifier::BOLD)));
+    }
+    if model.recording {
+        spans.push(Span::styled(format!("  {} REC", sign("●", "*")), style(model, Tone::Bad)));
+    }
+    match model.board.as_deref() {
+        Some(board) => spans.extend(coverage(model, board)),
         None => spans.push(Span::raw(format!("  {}", sanitise(&model.agent)))),
     }
     if let (Some(time), false) = (time, model.paused) {
-        spans.push(Span::raw(format!("  as of {time}")));
+        let old = match model.link {
+            Link::Lost { since, .. } if since > 0 => format!(", {} ago", age(since as i64)),
+            _ => String::new(),
+        };
+        spans.push(Span::raw(format!("  as of {time}{old}")));
     }
     Line::from(spans)
 }
 
+/// Of which nodes the numbers speak.
+fn coverage(model: &Model, board: &Board) -> Vec<Span<'static>> {
+    let sample = &board.sample;
+    let all = sample.nodes.len() + sample.stale.len() + sample.coverage.missing.len();
+    if let ([node], 1) = (sample.nodes.as_slice(), all) {
+        let (name, version) = (sanitise(&node.status.node.name), sanitise(&node.status.agent.version));
+        return vec![Span::raw(format!("  node {name}  agent {version}"))];
+    }
+    let mut spans = vec![Span::raw(format!("  sum of {}/{all} nodes", sample.nodes.len()))];
+    let mut count = |n: usize, word: &str, tone: Tone| {
+        if n > 0 {
+            spans.push(Span::styled(format!("  {} {n} {word}", glyph(model, tone)), style(model, tone)));
+        }
+    };
+    count(sample.stale.len(), "stale", Tone::Warn);
+    count(sample.coverage.missing.len(), "missing", Tone::Bad);
+    spans
+}
+
 fn tabs(model: &Model) -> Line<'static> {
     let mut spans = vec![Span::raw(" ")];
-    if let Screen::Policy { policy, from, .. } = &model.screen {
-        let path = format!("{} > {}/{}", name(*from), policy.kind.short_name(), sanitise(&policy.name));
-        spans.push(Span::styled(path, BOLD));
+    if model.screens.len() > 1 {
+        let path: Vec<String> = model.screens.iter().map(crumb).collect();
+        spans.push(Span::styled(path.join(" > "), BOLD));
         spans.push(Span::styled("   Esc back", DIM));
         return Line::from(spans);
     }
-    for (key, what) in [("1", What::Policies), ("2", What::Frontends), ("3", What::Backends)] {
-        let style = if what == model.what() { BOLD.add_modifier(Modifier::UNDERLINED) } else { DIM };
-        spans.push(Span::styled(format!("{key} {} {}", name(what), model.count(what)), style));
-        spans.push(Span::raw("  "));
+    let narrow = model.size.0 < 100;
+    for (key, what) in What::ALL.into_iter().enumerate() {
+        let here = what == model.what();
+        let style = if here { BOLD.add_modifier(Modifier::UNDERLINED) } else { DIM };
+        let count = match what {
+            What::Trace => String::new(),
+            _ if narrow && !here => String::new(),
+            _ => format!(" {}", model.count(what)),
+        };
+        let name = if narrow && !here { short(what) } else { name(what) };
+        spans.push(Span::styled(format!("{} {name}{count}", key + 1), style));
+        spans.push(Span::raw(if narrow { " " } else { "  " }));
     }
+    spans.extend(table_state(model));
+    Line::from(spans)
+}
+
+/// Filter, search, sort and modes of the table.
+fn table_state(model: &Model) -> Vec<Span<'static>> {
+    let mut spans = Vec::new();
     let table = model.table(model.what());
-    if model.typing || !table.filter.is_empty() {
-        const SHOWN: usize = 24;
-        let filter = sanitise(&table.filter);
-        // What is typed now is at the end.
-        let tail: String = filter.chars().skip(filter.chars().count().saturating_sub(SHOWN)).collect();
-        let cursor = if model.typing { "_" } else { "" };
-        let style = if model.typing { REVERSED } else { BOLD };
-        spans.push(Span::styled(format!(" /{tail}{cursor} "), style));
-        spans.push(Span::raw(format!(" {} shown  ", table.order.len())));
+    let typing = model.typing == Some(Typing::Filter);
+    if typing || !table.filter.is_empty() {
+        let style = if typing { REVERSED } else { BOLD };
+        spans.push(Span::styled(typed("/", &table.filter, typing), style));
+        spans.push(Span::raw(format!(" {} shown ", table.order.len())));
+    }
+    if model.typing == Some(Typing::Search) || !model.search.is_empty() {
+        let typing = model.typing == Some(Typing::Search);
+        let style = if typing { REVERSED } else { BOLD };
+        spans.push(Span::styled(typed("\\", &model.search, typing), style));
+    }
+    if model.faults {
+        spans.push(Span::styled(" faults only ", BOLD));
+    }
+    if !model.follow {
+        spans.push(Span::raw(" selection by line "));
+    }
+    if !model.rates.name().is_empty() {
+        spans.push(Span::styled(format!(" {} ", model.rates.name()), BOLD));
+    }
+    if model.what() == What::Trace {
+        if model.events_lost > 0 {
+            let text = format!(" LOST {} ", model.events_lost);
+            spans.push(Span::styled(text, style(model, Tone::Bad)));
+        }
+        return spans;
     }
     let sorted = match table.sort {
         Some(s) => format!("{}{}", sort_header(model.what(), s), arrow(model, s.descending)),
-        None if model.what() == What::Policies => "problems first".to_owned(),
+        None if matches!(model.what(), What::Policies | What::Problems | What::Nodes) => {
+            "problems first".to_owned()
+        }
         None => "by name".to_owned(),
     };
     spans.push(Span::raw(format!(" sort {sorted}")));
-    Line::from(spans)
+    spans
+}
+
+/// What is typed, with its end, which is where typing goes on.
+fn typed(key: &str, text: &str, typing: bool) -> String {
+    const SHOWN: usize = 40;
+    let text = sanitise(text);
+    let tail: String = text.chars().skip(text.chars().count().saturating_sub(SHOWN)).collect();
+    let cursor = if typing { "_" } else { "" };
+    format!(" {key}{tail}{cursor} ")
+}
+
+/// A screen in the breadcrumb.
+fn crumb(screen: &Screen) -> String {
+    match screen {
+        Screen::Table(what) => name(*what).to_owned(),
+        Screen::Policy { policy, .. } => format!("{}/{}", policy.kind.short_name(), sanitise(&policy.name)),
+        Screen::Node { name, .. } => sanitise(name).into_owned(),
+        Screen::Text { title, .. } => sanitise(title).into_owned(),
+    }
+}
+
+/// A name for a narrow screen.
+fn short(what: What) -> &'static str {
+    match what {
+        What::Policies => "pol",
+        What::Nodes => "node",
+        What::Frontends => "front",
+        What::Backends => "back",
+        What::Trace => "trace",
+        What::Problems => "prob",
+    }
 }
 
 fn name(what: What) -> &'static str {
@@ -169,7 +271,7 @@ fn totals(model: &Model) -> Line<'static> {
         ("to Services", service),
     ];
     let mut text = " per second:".to_owned();
-    let unknown = if model.unicode { "…" } else { "..." };
+    let unknown = unknown(model);
     for (name, rate) in parts {
         let part = format!("  {name} {}", rate.map_or(unknown.to_owned(), scaled));
         // Half a number would be a wrong one.
@@ -179,6 +281,34 @@ fn totals(model: &Model) -> Line<'static> {
         text.push_str(&part);
     }
     Line::raw(text)
+}
+
+/// Totals over time.
+fn trends(model: &Model) -> Line<'static> {
+    let parts = [
+        ("redirect", Measure::Taken),
+        ("QoS drops", Measure::QosDrops),
+        ("fallback", Measure::Fallbacks),
+        ("refused", Measure::Refusals),
+    ];
+    let end = format!("  last {}", window(model.window));
+    let names: u16 = parts.iter().map(|(n, _)| width(n) + 3).sum();
+    let room = model.size.0.saturating_sub(names + width(&end) + 3) / parts.len() as u16;
+    let mut spans = vec![Span::raw(" ")];
+    for (name, measure) in parts {
+        let values = model.history.total(measure, model.window as f64, usize::from(room.min(40)));
+        spans.push(Span::styled(format!(" {name} "), DIM));
+        let tone = if measure == Measure::Taken { Tone::Good } else { Tone::Plain };
+        spans.push(Span::styled(sparkline(&values, model.unicode) + " ", style(model, tone)));
+    }
+    spans.push(Span::styled(end, DIM));
+    Line::from(spans)
+}
+
+/// `3m`.
+#[must_use]
+pub(super) fn window(seconds: u64) -> String {
+    format!("{}m", seconds / 60)
 }
 
 /// The sum of the rates that are known; none where none is, unless there is nothing to sum.
@@ -245,18 +375,46 @@ fn nothing(model: &Model) -> Option<Vec<String>> {
     let table = model.table(what);
     let text = match (&model.board, model.count(what), table.order.len()) {
         (None, ..) => format!("Asking the agent at {} ...", sanitise(&model.agent)),
-        (_, 0, _) if what == What::Policies => "No policies: the agent of this node knows none. Apply a \
-             LocalRedirectPolicy or BalancingPolicy, or put its YAML into the folder that the agent's --manifests \
-             names; `kubectl balancing validate -f FILE` checks it first."
-            .to_owned(),
-        (_, 0, _) => format!("No {}: no policy and no Service that this node serves.", name(what)),
+        (_, 0, _) => no_rows(model, what),
+        (_, all, 0) if model.faults => {
+            format!("None of {all} {} has a problem{}; f shows all.", name(what), and_matches(&table.filter))
+        }
         (_, all, 0) => {
             format!("0 of {all} {} match \"{}\"; Esc shows all again.", name(what), sanitise(&table.filter))
         }
         _ => return None,
     };
-    let lines = wrapped(&text, model.size.0.saturating_sub(8), 6);
+    let lines = wrapped(&text, model.size.0.saturating_sub(8), 8);
     Some(lines.into_iter().map(|l| format!("    {l}")).collect())
+}
+
+fn and_matches(filter: &str) -> String {
+    if filter.is_empty() { String::new() } else { format!(" and matches \"{}\"", sanitise(filter)) }
+}
+
+fn no_rows(model: &Model, what: What) -> String {
+    match what {
+        What::Policies => "No policies: the agent of this node knows none. Apply a LocalRedirectPolicy or \
+             BalancingPolicy, or put its YAML into the folder that the agent's --manifests names; `kubectl balancing \
+             validate -f FILE` checks it first. `kubectl balancing top --demo` shows what it looks like."
+            .to_owned(),
+        What::Problems => "No problems: every policy that applies is in force, every node reports, no map is \
+             nearly full."
+            .to_owned(),
+        What::Trace => match (&model.trace_error, model.origin) {
+            (Some(error), _) => format!("No trace: {}", sanitise(error)),
+            (None, Origin::Live) => {
+                "Waiting for decisions: one line for each connect() and each datagram on an unconnected socket that \
+                 meets a frontend."
+                    .to_owned()
+            }
+            (None, _) => "Only an agent has a live trace.".to_owned(),
+        },
+        What::Nodes => "No nodes: nobody reports.".to_owned(),
+        What::Frontends | What::Backends => {
+            format!("No {}: no policy and no Service that this node serves.", name(what))
+        }
+    }
 }
 
 fn scrollbar(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -280,43 +438,12 @@ fn scrollbar(model: &Model, frame: &mut Frame<'_>, area: Rect) {
     }
 }
 
-/// The selected row in words: what a narrow table cannot show.
+/// The selected row in words.
 fn detail(model: &Model, area: Rect) -> Vec<Line<'static>> {
-    let Some(board) = model.board.as_deref() else { return Vec::new() };
-    if model.help.is_some() || matches!(model.screen, Screen::Policy { .. }) {
+    if area.height == 0 {
         return Vec::new();
     }
-    let table = model.table(model.what());
-    let Some(selected) = table.selected.as_ref().filter(|_| !table.order.is_empty()) else {
-        return Vec::new();
-    };
-    let (tone, text) = match selected {
-        RowId::Policy(policy) => {
-            let Some(row) = board.policies.iter().find(|r| r.policy == *policy) else { return Vec::new() };
-            (policy_tone(row.state), policy_words(board, row))
-        }
-        RowId::Frontend(frontend) => {
-            let Some(row) = board.frontends.iter().find(|r| r.frontend == *frontend) else {
-                return Vec::new();
-            };
-            let policy = row.policy.as_ref().map_or(NONE.to_owned(), ToString::to_string);
-            let service = row.service.as_deref().unwrap_or(NONE);
-            (row.tone(), format!("{}: {:?}; policy {policy}, Service {service}", row.frontend, row.state))
-        }
-        RowId::Node(_) | RowId::Problem(..) | RowId::Event(_) => return Vec::new(),
-        RowId::Backend(id) => {
-            let Some(row) = board.backends.iter().find(|r| r.id() == *selected) else { return Vec::new() };
-            let pod = row.pod.as_deref().unwrap_or(NONE);
-            let state = match row.state {
-                BackendState::Active => "takes connections",
-                BackendState::Standby => "stands by on a lower rung",
-                BackendState::Removed => "is no more in the maps",
-            };
-            let place = std::net::SocketAddr::new(row.address, row.port);
-            (row.tone(), format!("{place} of {} {state}; pod {pod}", id.owner))
-        }
-    };
-    let text = sanitise(&text).into_owned();
+    let Some((tone, text)) = details::words(model) else { return Vec::new() };
     let mut lines = wrapped(&text, area.width.saturating_sub(4), usize::from(area.height));
     let first = if lines.is_empty() { String::new() } else { lines.remove(0) };
     let mut out = vec![Line::from(vec![
@@ -328,19 +455,35 @@ fn detail(model: &Model, area: Rect) -> Vec<Line<'static>> {
 }
 
 fn footer(model: &Model) -> Line<'static> {
-    if model.typing {
-        return Line::raw(" Enter keep filter   Esc show all   words must all hold, !word leaves out");
+    if let Some(notice) = &model.notice {
+        return Line::styled(format!(" {}", sanitise(notice)), style(model, Tone::Warn));
     }
-    let context = match model.screen {
+    let table = model.table(model.what());
+    match (model.typing, &table.filter_error) {
+        (Some(Typing::Search), _) => {
+            return Line::raw(" Enter looks for it   Esc leaves   n, N next and previous");
+        }
+        (_, Some(error)) => {
+            return Line::styled(format!(" filter: {}", sanitise(error)), style(model, Tone::Warn));
+        }
+        (Some(Typing::Filter), None) => {
+            return Line::raw(
+                " Enter keep filter   Esc show all   word  !word  ~regex  qosDrops>0  and or not ( )",
+            );
+        }
+        (None, None) => {}
+    }
+    let context = match model.screen() {
         Screen::Table(_) => Context::Table,
-        Screen::Policy { .. } => Context::Policy,
+        _ => Context::Policy,
     };
     let mut spans = vec![Span::raw(" ")];
     for b in
         KEYS.iter().filter(|b| !b.footer.is_empty() && (b.context == Context::Any || b.context == context))
     {
-        spans.push(Span::styled(label(model, b), BOLD));
-        spans.push(Span::raw(format!(" {}  ", b.footer)));
+        let refused = model.refuses(b.action).is_some();
+        spans.push(Span::styled(label(model, b), if refused { DIM } else { BOLD }));
+        spans.push(Span::styled(format!(" {}  ", b.footer), if refused { DIM } else { Style::new() }));
     }
     Line::from(spans)
 }
@@ -361,7 +504,12 @@ pub fn help_lines(model: &Model) -> Vec<Line<'static>> {
         vec![Line::from(vec![Span::styled(" Keys", BOLD), Span::styled(format!("   {scrolls}"), DIM)])];
     for b in KEYS {
         let key = fit(&label(model, b), 10, Ellipsis::Right, false, model.unicode);
-        lines.push(Line::from(vec![Span::styled(format!("   {key} "), BOLD), Span::raw(b.help)]));
+        // What can do nothing now says why.
+        let (key_style, text) = match model.refuses(b.action) {
+            None => (BOLD, Span::raw(b.help)),
+            Some(reason) => (DIM, Span::styled(format!("{} ({reason})", b.help), DIM)),
+        };
+        lines.push(Line::from(vec![Span::styled(format!("   {key} "), key_style), text]));
     }
     lines.push(Line::default());
     lines.push(Line::styled(format!(" Columns of {}", name(model.what())), BOLD));
