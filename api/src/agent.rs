@@ -3,7 +3,7 @@
 //! Addresses are text in RFC 5952 form (an IPv4-mapped one as IPv4), ports numbers in host byte order, times RFC 3339
 //! in UTC, durations whole seconds.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -286,6 +286,22 @@ pub struct SourceError {
     pub message: String,
     /// Since when.
     pub since: Timestamp,
+}
+
+impl fmt::Display for SourceError {
+    /// `FILE:LINE:COLUMN: OBJECT: MESSAGE`, as far as each is known. An error of the folder itself names it in the message.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.file.as_str(), self.line, self.column) {
+            ("" | ".", ..) => {}
+            (file, 0, _) => write!(f, "{file}: ")?,
+            (file, line, 0) => write!(f, "{file}:{line}: ")?,
+            (file, line, column) => write!(f, "{file}:{line}:{column}: ")?,
+        }
+        if !self.object.is_empty() {
+            write!(f, "{}: ", self.object)?;
+        }
+        f.write_str(&self.message)
+    }
 }
 
 /// When a source last made progress: alive is not informed.
@@ -654,4 +670,21 @@ pub struct ErrorDetail {
     pub field: String,
     /// For people.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_of_a_source_names_what_is_known_of_its_place() {
+        let shown = |file: &str, line, column, object: &str| {
+            let (file, object, message) = (file.to_owned(), object.to_owned(), "wrong".to_owned());
+            SourceError { file, line, column, object, message, since: Timestamp::UNIX_EPOCH }.to_string()
+        };
+        assert_eq!(shown("a.yaml", 7, 3, "Pod/x/y"), "a.yaml:7:3: Pod/x/y: wrong");
+        assert_eq!(shown("a.yaml", 7, 0, ""), "a.yaml:7: wrong");
+        assert_eq!(shown("a.yaml", 0, 0, ""), "a.yaml: wrong");
+        assert_eq!(shown(".", 0, 0, ""), "wrong");
+    }
 }

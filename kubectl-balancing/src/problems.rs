@@ -116,18 +116,8 @@ fn whole_node(node: &NodeSample, found: &mut Folded) {
         found.add(Severity::Error, &c.reason, "node", name, &message, condition_next(&c.reason).to_owned());
     }
     for e in &status.source_errors {
-        let place = match (e.line, e.column) {
-            (0, _) => e.file.clone(),
-            (line, 0) => format!("{}:{line}", e.file),
-            (line, column) => format!("{}:{line}:{column}", e.file),
-        };
-        let object = if e.object.is_empty() { String::new() } else { format!("{}: ", e.object) };
-        let message = format!("{place}: {object}{}", e.message);
-        let next = format!(
-            "correct it: kubectl balancing validate -f {}; what it said before stays in force",
-            e.file
-        );
-        found.add(Severity::Error, "SourceError", &format!("file {}", e.file), name, &message, next);
+        let next = format!("correct it: kubectl balancing validate -f {}", e.file);
+        found.add(Severity::Error, "SourceError", &format!("file {}", e.file), name, &e.to_string(), next);
     }
     for map in &status.datapath.maps {
         let fill = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
@@ -316,7 +306,7 @@ fn skipped(row: &PolicyTopItem, board: &Board, found: &mut Folded) {
 fn refusals(board: &Board, found: &mut Folded) {
     for row in &board.frontends {
         let Some(rate) = row.rates.map(|r| r.refusals).filter(|r| *r > 0.0) else { continue };
-        let who = row.service.as_ref().map(|s| format!(" of Service {s}")).unwrap_or_default();
+        let who = row.service.as_ref().map(|s| format!(" (Service {s})")).unwrap_or_default();
         let message = format!("nothing serves it{who}: {}/s of its clients are refused", scaled(rate));
         let next = match row.service.as_deref().and_then(|s| s.split_once('/')) {
             Some((namespace, name)) => {

@@ -81,7 +81,7 @@ struct Run {
     api: Vec<String>,
     /// Redirects a second of policies without a limit of their own; 0 is no limit [default: 0]
     /// [variables: BALANCING_REDIRECT_QOS_LIMIT, REDIRECT_QOS_LIMIT]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     redirect_qos_limit: Option<String>,
     /// Which Services to resolve: all, policies (only those a policy names) or off [default: all]
     #[arg(long, value_name = "WHICH")]
@@ -90,16 +90,16 @@ struct Run {
     #[arg(long, value_name = "DURATION")]
     policy_lease: Option<String>,
     /// Frontends that the maps can hold [default: 65536]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_frontends: Option<String>,
     /// Backends that the maps can hold, old and new set of a change together [default: 262144]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_backends: Option<String>,
     /// Host of the API server, where no proxy leads to it yet
     #[arg(long, value_name = "HOST")]
     api_server_host: Option<String>,
     /// Port of the API server
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
     api_server_port: Option<String>,
     #[command(flatten)]
     common: Common,

@@ -268,6 +268,11 @@ fn invalid_values_say_where_they_were_written() {
             .starts_with("variable BALANCING_REFUSE_ROOT_CGROUP: ")
     );
     assert!(invalid(("RUST_LOG", "balancing=loud")).starts_with("variable RUST_LOG: invalid value"));
+    // A lone word that is no level would be a target, and everything else would be silent.
+    for silent in ["loud", "info,loud", "h2=warn,inof"] {
+        let text = invalid(("BALANCING_LOG_LEVEL", silent));
+        assert!(text.contains("is no level; expected a level (error,"), "{silent}: {text}");
+    }
     let environment: Environment = [("NODE_NAME".to_owned(), OsString::from_vec(vec![0xff]))].into();
     let (code, text) =
         message(parse(["x", "run", "--manifests=/m"], &environment, |_| Ok(String::new()), MOUNTINFO));
@@ -296,6 +301,8 @@ fn invalid_values_say_where_they_were_written() {
         assert_eq!(code, 2, "{flag}");
         assert!(text.starts_with(start), "{flag}: {text}");
     }
+    let (_, negative) = message(good(&["--redirect-qos-limit", "-1"]));
+    assert!(negative.starts_with("--redirect-qos-limit: invalid value \"-1\""), "{negative}");
     let long = format!("--api=unix:/{}", "x".repeat(107));
     assert!(message(good(&[&long])).1.ends_with("the path has 108 bytes, and a unix socket's may have 107"));
     let (_, twice) = message(good(&["--api=unix:/a", "--api=unix:/a"]));

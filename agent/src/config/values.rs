@@ -2,6 +2,8 @@
 
 use std::{fmt, path::PathBuf, str::FromStr, time::Duration};
 
+use tracing_subscriber::{EnvFilter, filter::LevelFilter};
+
 /// Which Services the data path resolves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServiceResolution {
@@ -217,9 +219,13 @@ pub(super) fn host(s: &str) -> Result<String, String> {
     }
 }
 
-/// A filter of the log, as `RUST_LOG` spells it.
+/// A filter of the log, as `RUST_LOG` spells it. A lone word has to be a level: as a target it would silence the rest.
 pub(super) fn level(s: &str) -> Result<String, String> {
-    tracing_subscriber::EnvFilter::try_new(s).map(|_| s.to_owned()).map_err(|error| {
-        format!("{error}; expected a level (error, warn, info, debug, trace) or target=level,...")
-    })
+    const EXPECTED: &str = "expected a level (error, warn, info, debug, trace, off) or target=level,...";
+    let word = |part: &&str| !part.is_empty() && !part.contains(['=', '[']);
+    let mut words = s.split(',').map(str::trim).filter(word);
+    if let Some(wrong) = words.find(|word| word.parse::<LevelFilter>().is_err()) {
+        return Err(format!("{wrong:?} is no level; {EXPECTED}"));
+    }
+    EnvFilter::try_new(s).map(|_| s.to_owned()).map_err(|error| format!("{error}; {EXPECTED}"))
 }

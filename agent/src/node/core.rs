@@ -298,12 +298,10 @@ impl Core {
         let synced = if self.last_progress.is_none() {
             unmet(condition::SOURCES_SYNCED, reason::SYNCING, "reading for the first time")
         } else if let Some(first) = self.errors.first() {
-            let message = format!(
-                "{} of what the sources say cannot be read, and the last good state of it is in force; first: {}: {}",
-                self.errors.len(),
-                first.file,
-                first.message
-            );
+            let message = match self.errors.len() {
+                1 => first.to_string(),
+                count => format!("{count} errors; first: {first}"),
+            };
             unmet(condition::SOURCES_SYNCED, reason::SOURCE_ERRORS, &message)
         } else {
             met(condition::SOURCES_SYNCED, reason::SYNCED)

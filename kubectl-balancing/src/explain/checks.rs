@@ -188,7 +188,7 @@ fn sources_fresh(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     let object = format!("{}/{}", policy.kind, policy.name);
     if let Some(e) = status.source_errors.iter().find(|e| e.object == object) {
         return warning(
-            format!("{}:{}:{}: {}", e.file, e.line, e.column, e.message),
+            e.to_string(),
             "a file that can be read",
             format!("kubectl balancing validate -f {}", e.file),
         );
@@ -200,7 +200,7 @@ fn sources_fresh(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     if let Some(first) = errors.first() {
         let objects = plural(errors.len(), "object or file", "objects or files");
         return warning(
-            format!("{objects} cannot be read; first {}:{}: {}", first.file, first.line, first.message),
+            format!("{objects} cannot be read; first: {first}"),
             "sources that are read completely: what is missing may be what this policy needs",
             "kubectl balancing top --once",
         );

@@ -573,10 +573,12 @@ impl Watcher {
         }
         let known = self.told.as_ref().map(|told| told.errors.as_slice()).unwrap_or_default();
         for e in now.errors.iter().filter(|e| !known.contains(e)) {
-            tracing::error!(file = %e.file, line = e.line, column = e.column, object = %e.object, "{}", e.message);
+            let (line, column, object) = known_place(e);
+            tracing::error!(file = %e.file, line, column, object, "{}", e.message);
         }
         for e in known.iter().filter(|e| !now.errors.contains(e)) {
-            tracing::info!(file = %e.file, object = %e.object, "no longer wrong: {}", e.message);
+            let (.., object) = known_place(e);
+            tracing::info!(file = %e.file, object, "no longer wrong: {}", e.message);
         }
         self.synced.store(now.unread.is_empty(), Ordering::Relaxed);
         let (errors, unread, skipped) = (now.errors.clone(), now.unread.clone(), now.skipped);
@@ -587,6 +589,12 @@ impl Watcher {
             self.strings = self.converter.strings.len();
         }
     }
+}
+
+/// Line, column and object of an error as fields of the log: what is not known is left out.
+fn known_place(e: &SourceError) -> (Option<u32>, Option<u32>, Option<&str>) {
+    let known = |n: u32| (n > 0).then_some(n);
+    (known(e.line), known(e.column), (!e.object.is_empty()).then_some(e.object.as_str()))
 }
 
 /// Waits until one of the descriptors has something, or for so long.
