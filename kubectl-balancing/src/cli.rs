@@ -208,7 +208,7 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
         }
         Some(Command::Explain { what: None }) => help(&mut out, "explain"),
         Some(Command::Validate(args)) => {
-            Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured))
+            Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured)?)
         }
         Some(Command::Trace(args)) => {
             let end = trace::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;

@@ -163,10 +163,16 @@ impl FailOn {
 }
 
 /// Run the command -> its exit status. Findings go to `stdout`; counts, and what could not be read, to `stderr`.
-pub fn run(args: &ValidateArgs, stdout: &mut dyn Write, stderr: &mut dyn Write, colour: bool) -> u8 {
-    let stdin = &mut io::stdin().lock();
-    // Whoever closed the stream does not want to hear of it.
-    run_with(args, stdin, stdout, stderr, colour).unwrap_or(FAILED)
+///
+/// # Errors
+/// The output cannot be written.
+pub fn run(
+    args: &ValidateArgs,
+    stdout: &mut dyn Write,
+    stderr: &mut dyn Write,
+    colour: bool,
+) -> io::Result<u8> {
+    run_with(args, &mut io::stdin().lock(), stdout, stderr, colour)
 }
 
 fn run_with(

@@ -298,7 +298,7 @@ fn fingerprint(parts: &[&str]) -> String {
 
 /// Text behind the `::` of a workflow command.
 fn data(text: &str) -> String {
-    text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")
+    sanitise(&text.replace('%', "%25").replace('\r', "%0D").replace('\n', "%0A")).into_owned()
 }
 
 /// A property of a workflow command.
@@ -330,7 +330,7 @@ mod tests {
     fn what_has_a_meaning_of_its_own_is_escaped() {
         assert_eq!(uri("./a b/ü.yaml"), "a%20b/%C3%BC.yaml");
         assert_eq!(uri("/tmp/x.yaml"), "file:///tmp/x.yaml");
-        assert_eq!(data("50%\r\n::error::"), "50%25%0D%0A::error::");
+        assert_eq!(data("50%\r\n::error::\u{1b}[2J"), "50%25%0D%0A::error::^[[2J");
         assert_eq!(property("a:b,c%"), "a%3Ab%2Cc%25");
         assert_eq!(xml("<a b=\"&\">\u{1b}\u{ffff}"), "&lt;a b=&quot;&amp;&quot;&gt;^[\u{fffd}");
     }
