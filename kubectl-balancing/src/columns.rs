@@ -223,6 +223,10 @@ pub trait Row: Sized + 'static {
     fn id(&self) -> RowId;
     /// How its state is to be taken.
     fn tone(&self) -> Tone;
+    /// Does whoever it is about report? If not, what is unknown of it is not about to come.
+    fn reports(&self) -> bool {
+        true
+    }
 }
 
 /// There is no such column.
@@ -398,7 +402,9 @@ impl Row for PolicyTopItem {
                 "fallbacks",
                 "FALLBACK/s",
                 "redirects not made for another reason: the connection went on down the ladder",
-                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().sum())),
+                |r: &PolicyTopItem| {
+                    Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().fold(0.0, |a, b| a + b)))
+                },
             )
             .number()
             .priority(1),
@@ -426,7 +432,7 @@ impl Row for PolicyTopItem {
                 |_: &PolicyTopItem| Cell::text(""),
             )
             .live()
-            .priority(6),
+            .priority(2),
             column(
                 "limit",
                 "QOS-LIMIT",

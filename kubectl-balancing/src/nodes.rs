@@ -112,7 +112,7 @@ fn rates(span: &Span<'_>, node: &NodeSample) -> Option<NodeRates> {
         sum.redirects += r.redirects;
         sum.balanced += r.balanced;
         sum.qos_drops += r.qos_drops;
-        sum.fallbacks += r.fallbacks.values().sum::<f64>();
+        sum.fallbacks += r.fallbacks.values().fold(0.0, |a, b| a + b);
     }
     for now in &node.counters.frontends {
         if let Some(r) = span.frontend(now.frontend, Some(now)) {

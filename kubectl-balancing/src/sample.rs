@@ -112,15 +112,18 @@ impl Board {
     /// The rows of a sample. Rates need the sample before.
     #[must_use]
     pub fn new(sample: Sample, before: Option<&Sample>) -> Self {
-        let before: HashMap<&str, &NodeSample> = before
-            .map(|s| s.nodes.iter().map(|n| (n.status.node.name.as_str(), n)).collect())
-            .unwrap_or_default();
+        let name = |n: &NodeSample| n.status.node.name.clone();
+        let fresh: HashSet<String> = before.iter().flat_map(|s| &s.nodes).map(name).collect();
+        // A node that was silent for a while has what it said before.
+        let before: HashMap<String, &NodeSample> =
+            before.iter().flat_map(|s| s.nodes.iter().chain(&s.stale)).map(|n| (name(n), n)).collect();
         let spans: Vec<Option<Span<'_>>> = sample
             .nodes
             .iter()
             .map(|n| before.get(n.status.node.name.as_str()).and_then(|b| Span::new(b, n)))
             .collect();
-        let interval = spans.iter().flatten().map(|s| s.seconds).reduce(f64::max);
+        let regular = sample.nodes.iter().zip(&spans).filter(|(n, _)| fresh.contains(&n.status.node.name));
+        let interval = regular.filter_map(|(_, s)| s.as_ref()).map(|s| s.seconds).reduce(f64::max);
         let policies = policy_rows(&sample, &spans);
         let frontends = frontend_rows(&sample, &spans);
         let backends = backend_rows(&sample, &spans);

@@ -161,6 +161,10 @@ impl Row for NodeTopItem {
         RowId::Node(self.name.clone())
     }
 
+    fn reports(&self) -> bool {
+        matches!(self.state, NodeState::Ready | NodeState::Degraded)
+    }
+
     fn tone(&self) -> Tone {
         match self.state {
             NodeState::Ready => Tone::Good,

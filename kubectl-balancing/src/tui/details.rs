@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
-use balancing_api::cli::{BackendState, FrontendState, NodeState};
+use balancing_api::{
+    agent::EventOutcome,
+    cli::{BackendState, FrontendState, NodeState},
+};
 use serde::Serialize;
 
 use super::{
+    fit::width,
     model::{Model, Screen},
     policy::policy_words,
 };
@@ -103,12 +107,14 @@ pub fn words(model: &Model) -> Option<(Tone, String)> {
         RowId::Event(number) => {
             let row = model.events.iter().find(|e| e.number == *number)?;
             let e = &row.event;
-            let chosen = e.chosen.map_or("the address dialled".to_owned(), |c| {
-                std::net::SocketAddr::new(c.address, c.port).to_string()
-            });
+            let chosen = match (e.chosen, e.outcome) {
+                (Some(c), _) => format!("to {}", std::net::SocketAddr::new(c.address, c.port)),
+                (None, EventOutcome::Refuse) => "the client got an error".to_owned(),
+                (None, _) => "to the address dialled".to_owned(),
+            };
             let why = e.failure.as_ref().map(|f| format!(" ({f})")).unwrap_or_default();
             let who = format!("{}[{}]", e.process.comm, e.process.pid);
-            (row.tone(), format!("{who} dialled {}: {}{why}, to {chosen}", e.to, e.outcome))
+            (row.tone(), format!("{who} dialled {}: {}{why}, {chosen}", e.to, e.outcome))
         }
     };
     Some((found.0, sanitise(&found.1).into_owned()))
@@ -117,6 +123,51 @@ pub fn words(model: &Model) -> Option<(Tone, String)> {
 fn screen(title: String, text: &str) -> Screen {
     let lines: Vec<String> = text.lines().map(|l| sanitise(l).into_owned()).collect();
     Screen::Text { title, lines: Arc::new(lines), scroll: 0 }
+}
+
+/// The lines of a text screen in so many cells: what is longer goes on below, a little to the right.
+#[must_use]
+pub fn text_lines(lines: &[String], cells: u16) -> Vec<String> {
+    const MORE: u16 = 2;
+    let mut out = Vec::new();
+    for line in lines {
+        let indent = (line.len() - line.trim_start().len()).min(usize::from(cells) / 3);
+        let mut rest = line.as_str();
+        let mut lead = String::new();
+        loop {
+            let room = cells.saturating_sub(width(&lead)).max(1);
+            let end = break_at(rest, room);
+            out.push(lead + &rest[..end]);
+            rest = rest[end..].trim_start();
+            if rest.is_empty() {
+                break;
+            }
+            lead = " ".repeat(indent + usize::from(MORE));
+        }
+    }
+    out
+}
+
+/// Where a line of so many cells may end: at a blank, or in a word that is longer.
+fn break_at(text: &str, cells: u16) -> usize {
+    if width(text) <= cells {
+        return text.len();
+    }
+    let begun = text.len() - text.trim_start().len();
+    let (mut used, mut hard, mut blank) = (0, 0, 0);
+    for (at, c) in text.char_indices() {
+        if c == ' ' && at > begun {
+            blank = at;
+        }
+        used += width(c.encode_utf8(&mut [0; 4]));
+        hard = at;
+        if used > cells {
+            break;
+        }
+    }
+    let end = if blank > begun { blank } else { hard };
+    // At least one character, so that every line is one less.
+    if end == 0 { text.chars().next().map_or(0, char::len_utf8) } else { end }
 }
 
 /// Every column of the selected row.

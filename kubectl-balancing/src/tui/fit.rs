@@ -67,7 +67,13 @@ pub(super) fn wrapped(text: &str, cells: u16, most: usize) -> Vec<String> {
     if lines.len() > most && most > 0 {
         lines.truncate(most);
         if let Some(last) = lines.last_mut() {
-            last.push_str(" ...");
+            let room = cells.saturating_sub(4);
+            let short = if width(last) > room {
+                fit(last, room, Ellipsis::Right, false, false)
+            } else {
+                last.clone()
+            };
+            *last = short.trim_end_matches('~').trim_end().to_owned() + " ...";
         }
     }
     lines

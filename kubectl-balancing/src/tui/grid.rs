@@ -31,7 +31,13 @@ const MARGIN: u16 = 4;
 pub fn visible_columns(model: &Model, what: What) -> Vec<usize> {
     let metas = metas(what);
     let eligible = (0..metas.len()).filter(|i| model.eligible(&metas[*i])).collect();
-    fitting(&metas, eligible, &model.table(what).widths, model.size.0)
+    fitting(&metas, eligible, &model.table(what).widths, room(model, what))
+}
+
+/// Cells that columns may take: the scrollbar has the last one.
+fn room(model: &Model, what: What) -> u16 {
+    let scrolls = model.table(what).order.len() > usize::from(model.areas().rows());
+    model.size.0.saturating_sub(u16::from(scrolls) * 2)
 }
 
 /// The column of the table that has this cell of the screen.
@@ -77,14 +83,13 @@ pub(super) fn column_widths(model: &Model, what: What, metas: &[Meta], columns: 
         .iter()
         .map(|i| table.widths.get(*i).copied().unwrap_or(0).max(width(metas[*i].header)))
         .collect();
+    let room = room(model, what);
     let gaps = GAP * (columns.len() as u16).saturating_sub(1);
     loop {
         let needed = MARGIN + gaps + widths.iter().sum::<u16>();
         let texts = columns.iter().enumerate().filter(|(_, c)| !metas[**c].number).map(|(i, _)| i);
         match texts.max_by_key(|i| widths[*i]) {
-            Some(i) if needed > model.size.0 && widths[i] > 4 => {
-                widths[i] -= (needed - model.size.0).min(widths[i] - 4)
-            }
+            Some(i) if needed > room && widths[i] > 4 => widths[i] -= (needed - room).min(widths[i] - 4),
             _ => return widths,
         }
     }
@@ -115,7 +120,8 @@ pub(super) fn row_line(
         let meta = &metas[*i];
         let text = row.cells.get(*i).map_or("", String::as_str);
         // Where a rate is not known yet, or a counter began again, the screen says so in one cell.
-        let text = if text == crate::text::UNKNOWN && meta.number { unknown(model) } else { text };
+        let text =
+            if text == crate::text::UNKNOWN && meta.number && row.reports { unknown(model) } else { text };
         let text = fit(text, *cells, meta.ellipsis, meta.number, model.unicode);
         spans.push(Span::styled(text, if n == 0 { toned } else { plain }));
         spans.push(Span::styled("  ", plain));
@@ -164,7 +170,7 @@ pub(super) fn rows_as_lines<R: Row>(model: &Model, rows: &[&R], without: &[&str]
     }
     let mut lines = vec![Line::from(header)];
     for (row, cells) in rows.iter().zip(cells) {
-        let shown_row = ShownRow { cells, tone: row.tone(), selected: false };
+        let shown_row = ShownRow { cells, tone: row.tone(), selected: false, reports: row.reports() };
         lines.push(row_line(model, &shown_row, &metas, &shown, &shown_widths, false));
     }
     if rows.len() > MOST {

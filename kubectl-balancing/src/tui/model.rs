@@ -34,7 +34,7 @@ const FILTER_MOST: usize = 200;
 /// Lines of the trace that are kept.
 const EVENTS_MOST: usize = 1000;
 /// Cells of a trend in a table.
-const TREND: usize = 12;
+const TREND: usize = 10;
 
 /// What happened.
 #[derive(Clone, Debug)]
@@ -282,6 +282,8 @@ pub struct ShownRow {
     pub tone: Tone,
     /// Is it the selected one?
     pub selected: bool,
+    /// See [`Row::reports`].
+    pub reports: bool,
 }
 
 /// All columns of a table, in the order that [`Sort`] counts.
@@ -425,7 +427,12 @@ impl Model {
             _ if self.exact => (c.cell)(row).exact(),
             _ => (c.cell)(row).shown(),
         };
-        ShownRow { cells: R::columns().iter().map(cell).collect(), tone: row.tone(), selected }
+        ShownRow {
+            cells: R::columns().iter().map(cell).collect(),
+            tone: row.tone(),
+            selected,
+            reports: row.reports(),
+        }
     }
 
     fn trend(&self, policy: &PolicyRef) -> String {
@@ -1016,6 +1023,12 @@ impl Model {
         }
     }
 
+    /// Cells of a line of text.
+    #[must_use]
+    pub fn text_width(&self) -> u16 {
+        self.size.0.saturating_sub(2)
+    }
+
     fn limit_scrolling(&mut self) {
         let height = usize::from(self.areas().body.height);
         if let Some(scroll) = self.help {
@@ -1026,7 +1039,7 @@ impl Model {
             Screen::Table(_) => return,
             Screen::Policy { .. } => super::policy::policy_lines(self).len(),
             Screen::Node { .. } => super::node::node_lines(self).len(),
-            Screen::Text { lines, .. } => lines.len(),
+            Screen::Text { lines, .. } => details::text_lines(lines, self.text_width()).len(),
         };
         if let Some(
             Screen::Policy { scroll, .. } | Screen::Node { scroll, .. } | Screen::Text { scroll, .. },

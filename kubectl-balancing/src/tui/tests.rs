@@ -158,7 +158,7 @@ fn screens_of_the_synthetic_cluster() {
         }
     };
     shows("demo-policies", keys(""));
-    shows("demo-policy", keys("/node-local\n\n"));
+    shows("demo-policy", keys("/name=node-local-dns\n\n"));
     shows("demo-balancing", keys("/edge\n\n"));
     shows("demo-nodes", keys("2"));
     shows("demo-node-maps", keys("2/demo-06\n\n"));
@@ -186,7 +186,7 @@ fn screens_of_the_synthetic_cluster() {
 fn pictures() {
     for (name, keys) in [
         ("policies", ""),
-        ("policy", "/node-local\n\n"),
+        ("policy", "/name=node-local-dns\n\n"),
         ("nodes", "2"),
         ("node", "2/demo-06\n\n"),
         ("problems", "6"),
@@ -606,7 +606,7 @@ fn every_key_of_a_table() {
     press(&mut model, "a");
     assert!(screen(&model).contains("rates since start"));
     press(&mut model, "aFf");
-    assert!(!screen(&model).contains("rates s") && !screen(&model).contains("faults"));
+    assert!(!screen(&model).contains("rates s") && !screen(&model).contains("faults only"));
     // Looking for something moves the selection and hides nothing.
     press(&mut model, "g\\dns\n");
     assert_eq!(model.selected(), Some(RowId::Policy(lr("shadow-dns"))));
@@ -909,12 +909,32 @@ proptest! {
     }
 
     #[test]
+    fn lines_of_text_fit(text in "[ a-zé漢]{0,80}", cells in 2u16..60) {
+        let lines = super::details::text_lines(std::slice::from_ref(&text), cells);
+        let strip = |t: &str| t.chars().filter(|c| *c != ' ').collect::<String>();
+        prop_assert_eq!(strip(&lines.concat()), strip(&text));
+        if cells >= 12 {
+            for line in &lines {
+                prop_assert!(fit::width(line) <= cells, "{:?}", line);
+            }
+        }
+    }
+
+    #[test]
     fn cut_text_has_the_width_it_should(text in "\\PC{0,60}", cells in 0u16..80, right: bool, unicode: bool) {
         for ellipsis in [crate::columns::Ellipsis::Right, crate::columns::Ellipsis::Middle] {
             let cut = fit::fit(&text, cells, ellipsis, right, unicode);
             prop_assert_eq!(fit::width(&cut), cells, "{:?}", cut);
         }
     }
+}
+
+#[test]
+fn lines_of_text_go_on_below() {
+    let lines = |text: &str, cells| super::details::text_lines(&[text.to_owned()], cells);
+    assert_eq!(lines("  one two three", 10), ["  one two", "    three"]);
+    assert_eq!(lines("abcdefghij", 4), ["abcd", "  ef", "  gh", "  ij"]);
+    assert_eq!(lines("", 10), [""]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
     details,
     fit::{fit, width, wrapped},
     grid::{column_widths, row_line, unknown, visible_columns},
-    keys::{Binding, Context, KEYS},
+    keys::{Action, Binding, Context, KEYS},
     layout::{LEAST, too_small},
     model::{Link, Model, Screen, Typing, metas, sort_header},
     node::node_lines,
@@ -49,7 +49,8 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
         (None, Screen::Policy { scroll, .. }) => put_all(frame, areas.body, policy_lines(model), *scroll),
         (None, Screen::Node { scroll, .. }) => put_all(frame, areas.body, node_lines(model), *scroll),
         (None, Screen::Text { lines, scroll, .. }) => {
-            let lines = lines.iter().map(|l| Line::raw(format!(" {l}"))).collect();
+            let lines = details::text_lines(lines, model.text_width());
+            let lines = lines.into_iter().map(|l| Line::raw(format!(" {l}"))).collect();
             put_all(frame, areas.body, lines, *scroll);
         }
         (None, Screen::Table(_)) => table(model, frame, areas.body),
@@ -124,7 +125,21 @@ fn header(model: &Model) -> Line<'static> {
         };
         spans.push(Span::raw(format!("  as of {time}{old}")));
     }
-    Line::from(spans)
+    whole(spans, 2, model.size.0)
+}
+
+/// The parts as far as there is room for whole ones: half a number would be a wrong one. The first ones are there always.
+fn whole(spans: Vec<Span<'static>>, always: usize, room: u16) -> Line<'static> {
+    let mut used = 0;
+    let mut shown = Vec::new();
+    for (i, span) in spans.into_iter().enumerate() {
+        used += width(&span.content);
+        if i >= always && used > room {
+            break;
+        }
+        shown.push(span);
+    }
+    Line::from(shown)
 }
 
 /// Of which nodes the numbers speak.
@@ -155,20 +170,31 @@ fn tabs(model: &Model) -> Line<'static> {
         return Line::from(spans);
     }
     let narrow = model.size.0 < 100;
-    for (key, what) in What::ALL.into_iter().enumerate() {
-        let here = what == model.what();
-        let style = if here { BOLD.add_modifier(Modifier::UNDERLINED) } else { DIM };
-        let count = match what {
-            What::Trace => String::new(),
-            _ if narrow && !here => String::new(),
-            _ => format!(" {}", model.count(what)),
-        };
-        let name = if narrow && !here { short(what) } else { name(what) };
-        spans.push(Span::styled(format!("{} {name}{count}", key + 1), style));
-        spans.push(Span::raw(if narrow { " " } else { "  " }));
+    let state = table_state(model);
+    let cells = |spans: &[Span<'_>]| spans.iter().map(|s| width(&s.content)).sum::<u16>();
+    let all: Vec<_> = What::ALL.into_iter().flat_map(|what| tab(model, what, narrow)).collect();
+    // What is typed and told of the table comes before the names of others.
+    if state.len() > 1 && cells(&all) + cells(&state) >= model.size.0 {
+        spans.extend(tab(model, model.what(), narrow));
+    } else {
+        spans.extend(all);
     }
-    spans.extend(table_state(model));
-    Line::from(spans)
+    spans.extend(state);
+    whole(spans, 1, model.size.0)
+}
+
+/// The name of a table.
+fn tab(model: &Model, what: What, narrow: bool) -> [Span<'static>; 2] {
+    let here = what == model.what();
+    let style = if here { BOLD.add_modifier(Modifier::UNDERLINED) } else { DIM };
+    let count = match what {
+        What::Trace => String::new(),
+        _ if narrow && !here => String::new(),
+        _ => format!(" {}", model.count(what)),
+    };
+    let name = if narrow && !here { short(what) } else { name(what) };
+    let text = format!("{} {name}{count}", what as usize + 1);
+    [Span::styled(text, style), Span::raw(if narrow { " " } else { "  " })]
 }
 
 /// Filter, search, sort and modes of the table.
@@ -459,6 +485,13 @@ fn footer(model: &Model) -> Line<'static> {
         return Line::styled(format!(" {}", sanitise(notice)), style(model, Tone::Warn));
     }
     let table = model.table(model.what());
+    if let (Some(typing), 0) = (model.typing, model.areas().tabs.height) {
+        let (key, text) = match typing {
+            Typing::Filter => ("/", &table.filter),
+            Typing::Search => ("\\", &model.search),
+        };
+        return Line::styled(typed(key, text, true), REVERSED);
+    }
     match (model.typing, &table.filter_error) {
         (Some(Typing::Search), _) => {
             return Line::raw(" Enter looks for it   Esc leaves   n, N next and previous");
@@ -477,10 +510,21 @@ fn footer(model: &Model) -> Line<'static> {
         Screen::Table(_) => Context::Table,
         _ => Context::Policy,
     };
+    let last = KEYS.iter().find(|b| b.action == Action::Quit);
+    let cells = |b: &Binding| width(&label(model, b)) + width(b.footer) + 3;
+    let mut room = model.size.0.saturating_sub(1 + last.map_or(0, cells));
+    let shown = KEYS.iter().filter(|b| {
+        let here = b.context == Context::Any || b.context == context;
+        !b.footer.is_empty() && here && b.action != Action::Quit
+    });
     let mut spans = vec![Span::raw(" ")];
-    for b in
-        KEYS.iter().filter(|b| !b.footer.is_empty() && (b.context == Context::Any || b.context == context))
-    {
+    // How to leave is always there.
+    let fitting = shown.take_while(|b| {
+        let fits = cells(b) <= room;
+        room = room.saturating_sub(cells(b));
+        fits
+    });
+    for b in fitting.chain(last) {
         let refused = model.refuses(b.action).is_some();
         spans.push(Span::styled(label(model, b), if refused { DIM } else { BOLD }));
         spans.push(Span::styled(format!(" {}  ", b.footer), if refused { DIM } else { Style::new() }));
