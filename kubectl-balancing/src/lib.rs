@@ -33,5 +33,8 @@ pub mod validate;
 pub mod version;
 
 #[cfg(test)]
+mod reference;
+
+#[cfg(test)]
 #[path = "../tests/fixture/mod.rs"]
 mod fixture;
