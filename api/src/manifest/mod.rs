@@ -4,12 +4,14 @@
 //! the same name, cycles, deep nesting and expansions of aliases beyond a limit are errors, never a panic.
 
 mod decode;
+mod file;
 mod path;
 mod scalar;
 mod spans;
 mod tree;
 
 pub use decode::{DecodeError, Decoded, decode};
+pub use file::{MAX_BYTES, is_file_name, utf8};
 pub use path::{Path, Segment};
 use serde_json::Value;
 pub use spans::{Span, Spans};

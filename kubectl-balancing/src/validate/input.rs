@@ -7,10 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use balancing_api::manifest::SyntaxError;
-
-/// A file larger than this is refused, as an agent does.
-const MAX_SIZE: u64 = 16 << 20;
+use balancing_api::manifest::{self, MAX_BYTES, SyntaxError};
 
 /// A text and what to call it.
 #[derive(Debug)]
@@ -106,42 +103,21 @@ fn is_folder(path: &Path) -> bool {
 }
 
 fn wanted(path: &Path, recursive: bool) -> bool {
-    let hidden = path.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-    let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+    let Some(name) = path.file_name() else { return false };
+    let hidden = name.as_encoded_bytes().starts_with(b".");
     // A link to nowhere counts: that it cannot be read has to be said.
     let file = || fs::metadata(path).map_or(true, |m| m.is_file());
-    !hidden && if is_folder(path) { recursive } else { manifest && file() }
+    if is_folder(path) { recursive && !hidden } else { manifest::is_file_name(name) && file() }
 }
 
 fn load(name: &str, source: &mut dyn Read) -> io::Result<File> {
     let mut bytes = Vec::new();
-    source.take(MAX_SIZE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_SIZE {
+    source.take(MAX_BYTES + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MAX_BYTES {
         return Err(io::Error::other("it is larger than 16 MiB, which an agent refuses too"));
     }
     let name = name.to_owned();
-    Ok(match String::from_utf8(bytes) {
-        Ok(text) => File { name, text, error: None },
-        Err(error) => {
-            let valid = error.utf8_error().valid_up_to();
-            let bytes = error.into_bytes();
-            let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
-            let message = if wide { "the text is UTF-16; save it as UTF-8" } else { "the text is not UTF-8" };
-            let text = String::from_utf8_lossy(&bytes[..valid]).into_owned();
-            let error = not_text(&text, message);
-            File { name, text, error: Some(error) }
-        }
-    })
-}
-
-/// An error behind the last character of a text.
-fn not_text(text: &str, message: &str) -> SyntaxError {
-    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-    let line = text.rfind('\n').map_or(0, |at| at + 1);
-    SyntaxError {
-        line: count(1 + text.matches('\n').count()),
-        column: count(1 + text[line..].chars().count()),
-        document: 1,
-        message: message.to_owned(),
-    }
+    let error = manifest::utf8(&bytes).err();
+    let text = bytes.utf8_chunks().next().map(|chunk| chunk.valid().to_owned()).unwrap_or_default();
+    Ok(File { name, text, error })
 }

@@ -25,6 +25,12 @@ pub(super) struct Problem {
     pub message: String,
 }
 
+impl From<manifest::SyntaxError> for Problem {
+    fn from(e: manifest::SyntaxError) -> Self {
+        Self { line: e.line, column: e.column, object: String::new(), message: e.message }
+    }
+}
+
 /// The objects of a file.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -57,7 +63,7 @@ pub(super) struct Placed {
 pub(super) fn read(text: &str, converter: &mut Converter) -> Result<Contents, Problem> {
     let parsed = manifest::parse(text);
     if let Some(e) = parsed.error {
-        return Err(Problem { line: e.line, column: e.column, object: String::new(), message: e.message });
+        return Err(e.into());
     }
     let mut reader = Reader { text, spans: None, converter, contents: Contents::default() };
     for w in parsed.warnings {

@@ -7,8 +7,7 @@ use std::{
     path::Path,
 };
 
-/// Largest file that is read.
-pub(super) const MAX_BYTES: u64 = 16 << 20;
+use balancing_api::manifest::MAX_BYTES;
 
 /// What tells one version of a file from the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,10 +93,4 @@ fn read_limited(file: &mut File, size: u64) -> io::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(usize::try_from(size).unwrap_or(0) + 1);
     file.take(MAX_BYTES + 1).read_to_end(&mut text)?;
     Ok(text)
-}
-
-/// Is it the name of a file that is read?
-pub(super) fn is_manifest(name: &std::ffi::OsStr) -> bool {
-    let name = name.as_encoded_bytes();
-    !name.starts_with(b".") && [&b".yaml"[..], b".yml", b".json"].iter().any(|end| name.ends_with(end))
 }

@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use balancing_api::agent::{SourceError, SourceProgress};
+use balancing_api::{
+    agent::{SourceError, SourceProgress},
+    manifest::{self, is_file_name},
+};
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use jiff::Timestamp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -357,7 +360,7 @@ impl Watcher {
         if mask.contains(EventMask::MOVED_TO) {
             self.work.half_moves.remove(&event.cookie);
         }
-        if !file::is_manifest(&name) {
+        if !is_file_name(&name) {
             return false;
         }
         if mask.contains(EventMask::MODIFY) {
@@ -515,7 +518,7 @@ impl Watcher {
             let entry = entry?;
             let name = entry.file_name();
             let readable = |t: fs::FileType| t.is_file() || t.is_symlink();
-            if file::is_manifest(&name) && entry.file_type().is_ok_and(readable) {
+            if is_file_name(&name) && entry.file_type().is_ok_and(readable) {
                 names.insert(name.into());
             }
         }
@@ -535,7 +538,8 @@ impl Watcher {
             }
             Found::Text(stamp, bytes) => {
                 self.stamps.insert(Arc::clone(name), Some(stamp));
-                match text(&bytes).and_then(|text| contents::read(text, &mut self.converter)) {
+                let text = manifest::utf8(&bytes).map_err(Problem::from);
+                match text.and_then(|text| contents::read(text, &mut self.converter)) {
                     Ok(contents) => {
                         for w in self.folder.set(name, contents) {
                             let (file, object, message) = (folder::shown(name), w.object, w.message);
@@ -605,19 +609,4 @@ fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) {
     };
     // An interrupted wait is a short one: whoever waits looks again.
     let _ = poll(fds, Some(&timeout));
-}
-
-/// The bytes as text.
-fn text(bytes: &[u8]) -> Result<&str, Problem> {
-    std::str::from_utf8(bytes).map_err(|e| {
-        let good = bytes.get(..e.valid_up_to()).and_then(|b| std::str::from_utf8(b).ok()).unwrap_or_default();
-        let last = good.rsplit('\n').next().unwrap_or_default();
-        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Problem {
-            line: count(good.matches('\n').count() + 1),
-            column: count(last.chars().count() + 1),
-            message: "the text is not UTF-8".to_owned(),
-            object: String::new(),
-        }
-    })
 }
