@@ -39,8 +39,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The rank in conflicts, smallest first: the older (no time is oldest), then LocalRedirectPolicy, then the name
-    /// (design.md 4.1).
+    /// The rank in conflicts, smallest first: the older (no time is oldest), then LocalRedirectPolicy, then the name.
     #[must_use]
     pub fn precedence(&self) -> (Option<Timestamp>, PolicyKind, &str) {
         (self.created, self.reference.kind, &self.reference.name)
@@ -161,8 +160,8 @@ pub struct Pairing {
     pub unpaired: Vec<Port>,
 }
 
-/// Pair ports by (name, protocol); a single port each pairs without names if the protocols agree (design.md 4.1). The
-/// first backend port that fits is taken.
+/// Pair ports by (name, protocol); a single port each pairs without names if the protocols agree. The first backend
+/// port that fits is taken.
 #[must_use]
 pub fn pair(frontend: &[Port], backend: &[Port]) -> Pairing {
     let single = frontend.len() == 1 && backend.len() == 1;
