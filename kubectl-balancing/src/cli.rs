@@ -254,7 +254,9 @@ fn report(error: &anyhow::Error) -> u8 {
     let mut text = format!("error: {error}");
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
-        if !text.contains(&cause) {
+        // What was said already without Rust's `(os error 2)` is not said again.
+        let bare = cause.split(" (os error").next().unwrap_or_default();
+        if !text.contains(bare) {
             text.push_str(&format!(": {cause}"));
         }
     }

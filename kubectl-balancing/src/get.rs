@@ -60,10 +60,7 @@ impl FromStr for Target {
             "nodes" | "node" | "no" => Kind::Nodes,
             "frontends" | "frontend" | "fe" => Kind::Frontends,
             "backends" | "backend" | "be" => Kind::Backends,
-            other => {
-                let bare = other.split('.').next().unwrap_or_default();
-                Kind::Policies(Some(kind_of(bare).map_err(|_| UnknownKind(word.to_owned()))?))
-            }
+            other => Kind::Policies(Some(kind_of(other).map_err(|_| UnknownKind(word.to_owned()))?)),
         };
         Ok(Self { kind, name: name.filter(|n| !n.is_empty()).map(str::to_owned) })
     }

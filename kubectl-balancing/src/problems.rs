@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A map fuller than this is told of before it is full.
-const FULL: f64 = 0.8;
+pub(crate) const FULL: f64 = 0.8;
 
 /// Every problem of a board, the worst first; one that several nodes have is one row.
 pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {

@@ -257,6 +257,7 @@ fn without_an_agent_every_command_says_where_it_looked() {
         let err = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{args:?}");
         assert!(err.starts_with("error: ") && err.contains("/nonexistent/agent.sock"), "{args:?}: {err}");
+        assert_eq!(err.matches("No such file").count(), 1, "{args:?} says it once: {err}");
         let out = String::from_utf8_lossy(&output.stdout);
         assert!(out.is_empty() || args[0] == "version", "{args:?}: {out}");
     }

@@ -23,14 +23,12 @@ use crate::{
     client::{Client, View},
     columns::{Tone, policy_tone},
     output::Page,
+    problems::FULL,
     sample::severity,
     status::{agent_text, gauge, kernel_text},
     table::tone_colour,
     text::{NONE, age_at, list, near, plural, sanitise},
 };
-
-/// A map fuller than this is told of before it is full.
-const FILLING: f64 = 0.8;
 
 /// Arguments of `explain node`.
 #[derive(Clone, Debug, Args)]
@@ -232,7 +230,7 @@ fn maps_have_room(status: &NodeStatus) -> Check {
         format!("the fullest map, {}, holds {} of {} entries", map.name, map.entries, map.capacity);
     let found = match fill(map) {
         f if f >= 1.0 => CheckStatus::Failed,
-        f if f >= FILLING => CheckStatus::Warning,
+        f if f >= FULL => CheckStatus::Warning,
         _ => CheckStatus::Passed,
     };
     let next = format!("restart the agent with a larger --max-{}: what is in the maps stays", map.name);

@@ -111,7 +111,8 @@ fn find<'a>(name: &str, status: &'a NodeStatus) -> Result<Vec<&'a PolicyStatus>,
 
 /// A kind as kubectl lets it be written.
 pub fn kind_of(text: &str) -> Result<PolicyKind, String> {
-    match text.to_ascii_lowercase().as_str() {
+    // `localredirectpolicy.balancing.elf.io`, as `-o name` prints it.
+    match text.to_ascii_lowercase().split('.').next().unwrap_or_default() {
         "lr" | "localredirectpolicy" | "localredirectpolicies" => Ok(PolicyKind::LocalRedirectPolicy),
         "bl" | "balancingpolicy" | "balancingpolicies" => Ok(PolicyKind::BalancingPolicy),
         _ => Err(format!("unknown kind {text:?}; use lr (LocalRedirectPolicy) or bl (BalancingPolicy)")),
