@@ -3,6 +3,7 @@ use balancing_api::{
     net::Protocol,
 };
 use clap::Parser;
+use proptest::prelude::*;
 
 use super::*;
 use crate::{
@@ -151,4 +152,23 @@ fn a_cap_lets_so_many_a_second_through_and_tells_the_rest() {
     assert_eq!((cap.take(next), cap.admits(next), cap.due()), (3, true, None));
     let mut none = Cap::new(0);
     assert!((0..1000).all(|_| none.admits(start)));
+}
+
+proptest! {
+    /// Whatever a process, a pod or a newer agent is called: one event, one line, and nothing that a terminal obeys.
+    #[test]
+    fn an_event_is_one_harmless_line(comm in any::<String>(), pod in any::<String>(), why in any::<String>(), outcome in "[ -~\u{1b}\n]{0,60}") {
+        let mut event = event(1);
+        event.process.comm = comm;
+        event.pod = Some(pod);
+        event.failure = Some(why);
+        event.outcome = serde_json::from_value(outcome.into()).unwrap();
+        let line = Table::new(false).event(&event);
+        prop_assert_eq!(line.matches('\n').count(), 1);
+        prop_assert!(!line.trim_end_matches('\n').chars().any(char::is_control), "{:?}", line);
+        let json = json_event("n1", event.clone()).unwrap();
+        prop_assert_eq!(json.matches('\n').count(), 1);
+        let back: balancing_api::agent::Document<balancing_api::trace::TracedEvent> = serde_json::from_str(&json).unwrap();
+        prop_assert_eq!(back.body.event, event);
+    }
 }

@@ -437,4 +437,25 @@ proptest! {
         let out = drawn(&[("x.yaml", &text), ("y.yaml", &good())], false);
         prop_assert!(!out.contains(['\u{1b}', '\u{0}', '\u{202e}', '\r']), "{:?}", out);
     }
+
+    /// The same in the formats for machines: each is well formed, and says each finding once.
+    #[test]
+    fn any_text_is_reported(at in 0_usize..400, insert in "[ -~\t\r\n界é\u{1b}\u{0}\u{202e}\u{ffff}%<&\"]{0,12}", name in "[a-z:,%<&\u{1b}\n ]{1,12}") {
+        let mut text = good();
+        text.insert_str(at.min(text.len()), &insert);
+        let files = [File { name: name.clone(), text, error: None }];
+        let Outcome { findings, policies, .. } = examine(&files, &[]);
+        let shown: Vec<&Resolved> = findings.iter().collect();
+        let report = Report { files: &files, findings: &shown, policies: &policies, failures: &[name] };
+        let sarif = report.sarif();
+        prop_assert_eq!(sarif["runs"][0]["results"].as_array().map(Vec::len), Some(findings.len()));
+        for line in report.github().lines() {
+            let command = ["::error ", "::warning ", "::notice ", "and "].iter().any(|c| line.starts_with(c));
+            prop_assert!(command && !line.chars().any(char::is_control), "{:?}", line);
+        }
+        let junit = report.junit(Severity::Info);
+        prop_assert_eq!(junit.matches("<failure ").count(), findings.len());
+        prop_assert_eq!(junit.matches("<testcase ").count(), junit.matches("</testcase>").count());
+        prop_assert!(!junit.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{ffff}'), "{:?}", junit);
+    }
 }
