@@ -716,7 +716,8 @@ pub const RULES: &[Rule] = &[
         title: "the policy takes over the address of the API server",
         explanation: "default/kubernetes is how programs in pods reach the API server. Redirecting it to a proxy on the \
             node is a good use of a policy, and one that can lock programs out when the proxy runs and does not work: \
-            onNoBackend: Fallback, the default, brings the normal way back when no proxy is Ready.",
+            onNoBackend: Fallback, the default, brings the normal way back when no proxy is Ready. A policy with an \
+            addressMatcher is known to do the same only where default/kubernetes stands in the same files.",
         bad: changed(SERVICE, &[("kube-dns", "kubernetes"), ("kube-system", "default")]),
         good: right(SERVICE),
     },
@@ -735,7 +736,8 @@ pub const RULES: &[Rule] = &[
         title: "the Service has no address to take over",
         explanation: "serviceMatcher means the ClusterIPs of a Service. A headless Service and an ExternalName have none: \
             clients get other addresses from DNS, and the policy does nothing. Only Services that stand in the same files \
-            are known to this rule.",
+            are known to this rule; where these hold Pods of nodes, as the manifests folder of an agent does, a Service \
+            that is not in them does not exist, which is a warning.",
         bad: changed(SERVICE_AND_POLICY, &[("10.96.0.30", "None")]),
         good: right(SERVICE_AND_POLICY),
     },

@@ -91,7 +91,10 @@ pub fn check_files(files: &[Parsed]) -> Examined {
     valid.sort_by(|a, b| a.site.cmp(&b.site));
     let mut together = Vec::new();
     for (i, v) in valid.iter().enumerate() {
-        let found = services.check(&v.policy).into_iter().chain(workloads.check(&v.policy));
+        let found = services
+            .check(&v.policy, workloads.are_all_there_is())
+            .into_iter()
+            .chain(workloads.check(&v.policy));
         together.extend(found.map(|finding| (i, finding, None)));
     }
     let policies: Vec<_> = valid.iter().map(|v| v.policy.clone()).collect();

@@ -37,15 +37,27 @@ impl Services {
         self.0.insert((namespace, object.name.clone()), facts(&object.value["spec"]));
     }
 
-    /// What is to be said about a policy. A Service that does not stand in the files may well be in the cluster.
-    pub(super) fn check(&self, policy: &Policy) -> Vec<Finding> {
+    /// What is to be said about a policy. A Service that does not stand in the files may well be in the cluster, unless
+    /// they are all there is.
+    pub(super) fn check(&self, policy: &Policy, all_there_is: bool) -> Vec<Finding> {
         match &policy.matcher {
-            Matcher::Address(vip) => self.shadowed(*vip).into_iter().collect(),
+            Matcher::Address(vip) => self.shadowed(*vip).into_iter().chain(self.api_server(*vip)).collect(),
             Matcher::Service { namespace, name } => match self.0.get(&(namespace.clone(), name.clone())) {
                 Some(facts) => matched(policy, facts),
+                None if all_there_is => vec![missing(policy)],
                 None => Vec::new(),
             },
         }
+    }
+
+    /// A VIP that is the address of the API server.
+    fn api_server(&self, vip: IpAddr) -> Option<Finding> {
+        let facts = self.0.get(&("default".to_owned(), "kubernetes".to_owned()))?;
+        let path = Path::of(&["spec", "frontend", "addressMatcher", "ip"]);
+        let message = format!("{vip} is the address of the API server, that of default/kubernetes");
+        let help = "programs that reach the API server by it depend on the backend from now on; keep onNoBackend at Fallback";
+        let finding = || finding(code::API_SERVER, Severity::Info, Place::value(path), message, help);
+        facts.addresses.contains(&vip).then(finding)
     }
 
     fn shadowed(&self, vip: IpAddr) -> Option<Finding> {
@@ -62,6 +74,14 @@ impl Services {
         );
         Some(finding(code::SHADOWED_SERVICE, Severity::Info, Place::value(path), message, &help))
     }
+}
+
+/// A Service that stands nowhere.
+fn missing(policy: &Policy) -> Finding {
+    let message = format!("there is no Service {} in these files", policy.matcher);
+    let help = "add it, or correct the name or the namespace; until then the policy does nothing";
+    let place = Place::value(Path::of(&["spec", "frontend", "serviceMatcher", "serviceName"]));
+    finding(code::UNFIT_SERVICE, Severity::Warning, place, message, help)
 }
 
 /// What is to be said about a policy whose Service is known.

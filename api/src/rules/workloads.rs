@@ -86,7 +86,12 @@ impl Workloads {
         pods.into_iter().chain(ports).chain(nodes).chain(every).collect()
     }
 
-    /// Pods of nodes in the files are taken for all there are: an agent reads no others.
+    /// Are the files all that an agent reads? Those that hold Pods of nodes are taken for its folder.
+    pub(super) fn are_all_there_is(&self) -> bool {
+        self.pods.iter().any(|p| !p.node.is_empty())
+    }
+
+    /// Where the files are all there is, a pod that is not in them does not exist.
     fn no_pod(
         &self,
         selector: &Selector,
@@ -94,7 +99,7 @@ impl Workloads {
         found: &[&Pods],
         path: &Path,
     ) -> Option<Finding> {
-        if self.pods.iter().all(|p| p.node.is_empty()) {
+        if !self.are_all_there_is() {
             return None;
         }
         let labels = selector.to_string();
@@ -260,6 +265,28 @@ mod tests {
         let not_a_folder =
             bent("BAL0303", "  nodeName: n1\n", "").replace("labels: {app: web-cache}", "labels: {}");
         assert_eq!(messages(&not_a_folder), [""; 0], "pods of templates are not all there are");
+    }
+
+    #[test]
+    fn a_service_that_stands_nowhere() {
+        let pod = rule("BAL0304").unwrap().good.text().split("---").next().unwrap().to_owned();
+        let policy = rule("BAL0301").unwrap().good.text().split("---").nth(1).unwrap().to_owned();
+        let found = check_files(&[parse(&format!("{pod}---{policy}"))]).findings;
+        let codes: Vec<_> = found.iter().map(|f| f.finding.code).collect();
+        assert_eq!(codes, ["BAL0301"], "{found:?}");
+        assert_eq!(found[0].finding.message, "there is no Service shop/web in these files");
+        assert_eq!(messages(&policy), [""; 0], "a policy alone says nothing of what is elsewhere");
+    }
+
+    #[test]
+    fn the_address_of_the_api_server() {
+        let text = rule("BAL0203")
+            .unwrap()
+            .bad
+            .text()
+            .replace("  name: web\n  namespace: shop", "  name: kubernetes");
+        let codes: Vec<_> = check_files(&[parse(&text)]).findings.iter().map(|f| f.finding.code).collect();
+        assert_eq!(codes, ["BAL0203", "BAL0204"]);
     }
 
     #[test]
