@@ -213,7 +213,11 @@ impl Worker {
     }
 
     fn read_back(&mut self) {
-        self.shared.core().read_back();
+        // In one: whoever finds the node ready also finds conditions that say so.
+        let mut core = self.shared.core();
+        core.read_back();
+        core.update_conditions(self.shared.features.set_retval);
+        drop(core);
         self.read_back = true;
     }
 

@@ -21,6 +21,7 @@ use crate::{
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("kill_9_under_load_with_changes_meanwhile", kill_9_under_load_with_changes_meanwhile),
     ("sigterm_keeps_the_data_path", sigterm_keeps_the_data_path),
+    ("what_is_ready_has_its_conditions_met", what_is_ready_has_its_conditions_met),
     ("another_map_layout_takes_over_under_load", another_map_layout_takes_over_under_load),
     ("another_map_size_takes_over_under_load", another_map_size_takes_over_under_load),
     ("killed_before_it_could_fill_its_maps", killed_before_it_could_fill_its_maps),
@@ -119,6 +120,25 @@ fn sigterm_keeps_the_data_path(network: &Network) -> Result<()> {
     expect(&mut node, "l1:5353", udp(at(WEB, 53)))?;
     node.agent.start(&Options::default())?;
     expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    node.healthy()
+}
+
+/// At once, not at the next look at them: over new maps, over those that are pinned, over maps of another size.
+fn what_is_ready_has_its_conditions_met(network: &Network) -> Result<()> {
+    let met = |node: &TestNode<'_>| {
+        let conditions = node.api().status()?.conditions;
+        let unmet: Vec<_> = conditions.iter().filter(|c| c.status != "True").collect();
+        ensure!(!conditions.is_empty() && unmet.is_empty(), "ready, and {unmet:?}");
+        Ok(())
+    };
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    met(&node).context("new maps")?;
+    for size in ["1000", "1000", "2000", "3000"] {
+        node.agent.kill9()?;
+        let flags = vec!["--max-frontends".to_owned(), size.to_owned()];
+        node.agent.start(&Options { flags, ..Options::default() })?;
+        met(&node).with_context(|| format!("maps for {size} frontends"))?;
+    }
     node.healthy()
 }
 
