@@ -1,27 +1,24 @@
 //! Counts a decision: once for the policy, once for the backend, and what no backend tells for the frontend. Nothing for a
 //! miss.
 
-use aya_ebpf::helpers::bpf_get_smp_processor_id;
-use balancing_datapath::{Decision, FRONTEND_SERVICE, Outcome, PolicyReason};
+use balancing_datapath::{Decision, FRONTEND_SERVICE, FrontendCounters, Outcome, PolicyReason};
 
 use crate::{
     atomic,
-    maps::{BACKEND_COUNTERS, FRONTEND_COUNTERS, POLICY_COUNTERS, STRIPE_MASK, STRIPE_SHIFT},
+    maps::{BACKENDS, FRONTEND_COUNTERS, Kernel, POLICY_COUNTERS, STRIPE_SHIFT, stripe},
 };
 
-/// This CPU's element of a striped array.
+/// This CPU's counters of a frontend.
 #[inline(always)]
-fn striped(index: u32) -> u32 {
-    // SAFETY: the helper has no precondition.
-    let cpu = unsafe { bpf_get_smp_processor_id() };
-    (index << STRIPE_SHIFT.load()).wrapping_add(cpu & STRIPE_MASK.load())
+fn of_frontend(slot: u32) -> Option<*mut FrontendCounters> {
+    FRONTEND_COUNTERS.get_ptr_mut((slot << STRIPE_SHIFT.load()).wrapping_add(stripe()))
 }
 
-/// Counts the decision about a flow to the frontend in `slot`.
+/// Counts the decision about the flow that `kernel` looked at.
 ///
 /// Atomic adds also on a CPU's own element: a program may be preempted by another on the same CPU.
 #[inline(always)]
-pub fn count(slot: u32, decision: &Decision) {
+pub fn count(kernel: &Kernel<'_>, decision: &Decision) {
     // SAFETY (all below): an element of a map lives as long as the program runs.
     if decision.policy != 0
         && let Some(c) = POLICY_COUNTERS.get_ptr_mut(decision.policy)
@@ -43,19 +40,19 @@ pub fn count(slot: u32, decision: &Decision) {
     // What was sent to backends is told by their counters alone: one cache line less to write.
     match decision.outcome {
         Outcome::Policy | Outcome::Service => {
-            if let Some(c) = BACKEND_COUNTERS.get_ptr_mut(striped(decision.index)) {
-                atomic::add(c, 1);
+            if let Some(b) = BACKENDS.get_ptr_mut(kernel.stripe.get().wrapping_add(decision.index)) {
+                atomic::add(unsafe { &raw mut (*b).counter }, 1);
             }
         }
         Outcome::Refuse => {
-            if let Some(c) = FRONTEND_COUNTERS.get_ptr_mut(striped(slot)) {
+            if let Some(c) = of_frontend(kernel.slot.get()) {
                 atomic::add(unsafe { &raw mut (*c).refusals }, 1);
             }
         }
         Outcome::Untouched => {}
     }
     if matches!(decision.reason, PolicyReason::QosLimit)
-        && let Some(c) = FRONTEND_COUNTERS.get_ptr_mut(striped(slot))
+        && let Some(c) = of_frontend(kernel.slot.get())
     {
         atomic::add(unsafe { &raw mut (*c).qos_drops }, 1);
     }

@@ -45,8 +45,6 @@ pub static POLICY_COUNTERS: PerCpuArray<PolicyCounters, 4096> = PerCpuArray::new
 #[btf_map]
 pub static FRONTEND_COUNTERS: Array<FrontendCounters, 131072, MMAPABLE> = Array::new();
 #[btf_map]
-pub static BACKEND_COUNTERS: Array<u64, 262144, MMAPABLE> = Array::new();
-#[btf_map]
 pub static RUNTIME: Array<Runtime, 1, MMAPABLE> = Array::new();
 #[btf_map]
 pub static EVENTS: RingBuf<(), 1048576> = RingBuf::new();
@@ -75,6 +73,8 @@ constants! {
     STRIPE_MASK = 0;
     /// Log2 of the number of stripes.
     STRIPE_SHIFT = 0;
+    /// Number of elements of `backends` in one stripe.
+    BACKENDS_LEN = 131072;
     /// Number of elements of `udp_slots`, less one.
     UDP_MASK = 0xffff;
     /// Number of elements of `tcp_slots`, less one.
@@ -84,6 +84,13 @@ constants! {
 #[inline(always)]
 pub fn runtime() -> Option<*mut Runtime> {
     RUNTIME.get_ptr_mut(0)
+}
+
+/// The stripe of this CPU.
+#[inline(always)]
+pub fn stripe() -> u32 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_smp_processor_id() & STRIPE_MASK.load() }
 }
 
 /// Nanoseconds of the monotonic clock at its last tick: one clock for all CPUs, and cheaper than the exact one.
@@ -104,6 +111,8 @@ pub struct Kernel<'a> {
     pub unconnected: bool,
     /// Slot of the frontend, for its counters.
     pub slot: Cell<u32>,
+    /// First element of this CPU's copy of the backends.
+    pub stripe: Cell<u32>,
 }
 
 impl Kernel<'_> {
@@ -127,6 +136,7 @@ impl Maps for Kernel<'_> {
             let slot = SLOTS.get(number)?;
             if same(&slot.key.addr, &key.addr) && slot.key.meta == key.meta {
                 self.slot.set(number);
+                self.stripe.set(stripe().wrapping_mul(BACKENDS_LEN.load()));
                 // SAFETY: as above. Read once: user space changes it with one store.
                 let active = unsafe { (&raw const slot.active).read_volatile() };
                 if active < SPARE {
@@ -140,7 +150,7 @@ impl Maps for Kernel<'_> {
 
     #[inline(always)]
     fn backend(&self, index: u32) -> Option<Backend> {
-        BACKENDS.get(index).copied()
+        BACKENDS.get(self.stripe.get().wrapping_add(index)).copied()
     }
 
     #[inline(always)]

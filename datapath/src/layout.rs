@@ -64,6 +64,9 @@ impl FrontendKey {
 }
 
 /// A backend: element of the array `backends`. A rung is a range of them, sorted by `id`.
+///
+/// The array has a copy of all backends for each stripe of CPUs, one after the other: a CPU reads and counts in one cache
+/// line, which it shares with no CPU of another stripe.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Backend {
@@ -75,8 +78,8 @@ pub struct Backend {
     pub flags: u16,
     /// Stable id within a rung: a hash of address and port, the same in every run. Never 0.
     pub id: u32,
-    /// Zero.
-    pub spare: u64,
+    /// Times a connection was sent there by CPUs of this stripe.
+    pub counter: u64,
 }
 
 /// A range of the array `backends`. `count` 0: there is no such rung.
@@ -308,10 +311,6 @@ pub struct FrontendCounters {
     /// Zero.
     pub spare: [u64; 4],
 }
-
-/// Times a connection was sent to a backend: element of the array `backend_counters`, at the backend's own index times
-/// stripes plus stripe.
-pub type BackendCounter = u64;
 
 /// The single element of the array `runtime`: what changes while the programs run.
 #[repr(C)]

@@ -36,7 +36,7 @@ pub struct Sizes {
     pub sockets: u32,
     /// Bytes of the ring of events; a power of two and a multiple of the page size.
     pub events: u32,
-    /// Stripes of the counters of frontends and backends; a power of two.
+    /// Copies of the backends with their counters, and of the counters of frontends; a power of two.
     pub stripes: u32,
 }
 
@@ -112,7 +112,7 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
         ),
         array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
         array("spares", "SPARES", size_of::<Frontend>(), sizes.spares, Carry::Never),
-        array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends, Carry::Never),
+        array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends * sizes.stripes, Carry::Never),
         array(
             "frontend_counters",
             "FRONTEND_COUNTERS",
@@ -120,7 +120,6 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             slots(sizes) * sizes.stripes,
             Carry::Never,
         ),
-        array("backend_counters", "BACKEND_COUNTERS", 8, sizes.backends * sizes.stripes, Carry::Never),
         map(
             "policy_counters",
             "POLICY_COUNTERS",

@@ -882,9 +882,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             .collect();
         let mut legacies = Vec::new();
         for ((id, addr, port), index) in identified(wanted).into_iter().zip(first..) {
-            self.store.write_backend(index, Backend { addr, port, flags: 0, id, spare: 0 });
             let seen = before.get(&(addr, port)).map(|&from| (from, self.store.counter(from)));
-            self.store.set_counter(index, seen.map_or(0, |(_, count)| count));
+            let counter = seen.map_or(0, |(_, count)| count);
+            self.store.write_backend(index, Backend { addr, port, flags: 0, id, counter });
             legacies.extend(seen.map(|(from, seen)| Legacy {
                 index: from,
                 heir: Heir::Backend(index),

@@ -90,14 +90,12 @@ pub trait Store {
     /// Makes a place the one in use, after all that was written before.
     fn activate(&mut self, slot: u32, place: u32);
 
-    /// Reads a backend.
+    /// Reads a backend; see [`Store::counter`] for what it has counted.
     fn backend(&self, index: u32) -> Backend;
-    /// Writes a backend that no program reads.
+    /// Writes a backend that no program reads, with what it has counted.
     fn write_backend(&mut self, index: u32, backend: Backend);
     /// Reads a backend's counter.
     fn counter(&self, index: u32) -> u64;
-    /// Sets the counter of a backend that no program reads.
-    fn set_counter(&mut self, index: u32, count: u64);
     /// Adds to a backend's counter, which programs may add to as well.
     fn add_to_counter(&mut self, index: u32, count: u64);
     /// Adds to what a frontend's backends counted before they left a rung.
@@ -202,7 +200,6 @@ pub struct KernelStore {
     pub(super) backends: Mapped<Backend>,
     pub(super) policies: Mapped<Policy>,
     pub(super) frontend_counters: Mapped<FrontendCounters>,
-    pub(super) backend_counters: Mapped<u64>,
     pub(super) runtime: Mapped<Runtime>,
     changing: RwLock<()>,
 }
@@ -239,7 +236,6 @@ impl KernelStore {
             backends: mapped("backends", &get("BACKENDS")?)?,
             policies: mapped("policies", &get("POLICIES")?)?,
             frontend_counters: mapped("frontend_counters", &get("FRONTEND_COUNTERS")?)?,
-            backend_counters: mapped("backend_counters", &get("BACKEND_COUNTERS")?)?,
             runtime: mapped("runtime", &get("RUNTIME")?)?,
             changing: RwLock::new(()),
         })
@@ -304,11 +300,15 @@ impl KernelStore {
         })
     }
 
+    /// Index of a backend in each stripe; in the first user space adds to the counter.
+    fn copies(&self, index: u32) -> impl Iterator<Item = usize> + use<> {
+        let (stripes, length) = (self.sizes.stripes as usize, self.sizes.backends as usize);
+        (0..stripes).map(move |stripe| stripe * length + index as usize)
+    }
+
     /// Sum of a backend's counter over the stripes.
     pub(super) fn backend_counter(&self, index: u32) -> u64 {
-        let stripes = self.sizes.stripes as usize;
-        let first = index as usize * stripes;
-        (first..first + stripes).map(|index| self.backend_counters.read(index)).sum()
+        self.copies(index).map(|at| self.backends.read(at).counter).sum()
     }
 
     /// Changes what the programs read of the running configuration.
@@ -480,25 +480,20 @@ impl Store for Arc<KernelStore> {
     }
 
     fn write_backend(&mut self, index: u32, backend: Backend) {
-        self.backends.write(index as usize, backend);
+        for (stripe, at) in self.copies(index).enumerate() {
+            let counter = if stripe == 0 { backend.counter } else { 0 };
+            self.backends.write(at, Backend { counter, ..backend });
+        }
     }
 
     fn counter(&self, index: u32) -> u64 {
         self.backend_counter(index)
     }
 
-    fn set_counter(&mut self, index: u32, count: u64) {
-        let stripes = self.sizes.stripes as usize;
-        let first = index as usize * stripes;
-        self.backend_counters.write(first, count);
-        for stripe in first + 1..first + stripes {
-            self.backend_counters.write(stripe, 0);
-        }
-    }
-
     fn add_to_counter(&mut self, index: u32, count: u64) {
-        let stripes = self.sizes.stripes as usize;
-        self.backend_counters.word64(index as usize * stripes, 0).fetch_add(count, Ordering::Relaxed);
+        self.backends
+            .word64(index as usize, offset_of!(Backend, counter))
+            .fetch_add(count, Ordering::Relaxed);
     }
 
     fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64) {

@@ -229,6 +229,9 @@ impl Worker {
             let programs =
                 if detached.is_empty() { Programs::Attached } else { Programs::Detached(detached) };
             self.shared.core().programs = programs;
+        } else if self.read_back {
+            // It failed before: what was in the way may be gone.
+            self.attach();
         }
         self.ticks += 1;
         if self.ticks.is_multiple_of(READ_BACK) && self.read_back && !self.shared.core().is_waiting() {

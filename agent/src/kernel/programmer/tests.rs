@@ -70,7 +70,6 @@ struct Memory {
     slots: Vec<Slot>,
     spares: Vec<Frontend>,
     backends: Vec<Backend>,
-    counters: Vec<u64>,
     /// What frontends' own counters have, by slot: the policy's side, the Service's side.
     left: Vec<[u64; 2]>,
     names: BTreeMap<u32, PolicyRef>,
@@ -89,7 +88,6 @@ impl Memory {
             slots: vec![EMPTY; limits.slots as usize],
             spares: vec![Frontend::default(); limits.spares as usize],
             backends: vec![Backend::default(); limits.backends as usize],
-            counters: vec![0; limits.backends as usize],
             left: vec![[0; 2]; limits.slots as usize],
             names: BTreeMap::new(),
             policy_limits: vec![0; limits.policies as usize],
@@ -205,17 +203,11 @@ impl Store for Shared {
     }
 
     fn counter(&self, index: u32) -> u64 {
-        self.borrow().counters[index as usize]
-    }
-
-    fn set_counter(&mut self, index: u32, count: u64) {
-        let mut this = self.borrow_mut();
-        this.check_free(Place::Backend(index));
-        this.counters[index as usize] = count;
+        self.borrow().backends[index as usize].counter
     }
 
     fn add_to_counter(&mut self, index: u32, count: u64) {
-        self.borrow_mut().counters[index as usize] += count;
+        self.borrow_mut().backends[index as usize].counter += count;
     }
 
     fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64) {
@@ -423,8 +415,9 @@ fn changes_within_a_grace_period_apply_at_once_while_there_are_spares() {
 fn totals(memory: &Memory, key: &FrontendKey) -> [u64; 2] {
     let number = memory.frontends[key];
     let value = ladder_of(&memory.slots[number as usize], |spare| memory.spares[spare as usize]);
-    let sum =
-        |rung: Rung| (rung.first..rung.first + rung.count).map(|i| memory.counters[i as usize]).sum::<u64>();
+    let sum = |rung: Rung| {
+        (rung.first..rung.first + rung.count).map(|i| memory.backends[i as usize].counter).sum::<u64>()
+    };
     let left = memory.left[number as usize];
     [left[0] + sum(value.policy_rung), left[1] + sum(value.service_rung)]
 }
@@ -436,7 +429,7 @@ fn counters_go_on_through_changes_also_those_of_late_readers() {
     let rung = |bench: &Bench| bench.memory.borrow().slots[0].halves[0].service_rung;
     bench.apply(put(1, ladder(None, Some(&hosts([1, 2])))));
     let first = rung(&bench);
-    let count = |bench: &Bench, index: u32| bench.memory.borrow_mut().counters[index as usize] += 1;
+    let count = |bench: &Bench, index: u32| bench.memory.borrow_mut().backends[index as usize].counter += 1;
     count(&bench, first.first);
     count(&bench, first.first + 1);
     assert_eq!(totals(&bench.memory.borrow(), &key), [0, 2]);
@@ -464,7 +457,7 @@ fn counters_go_on_through_changes_also_those_of_late_readers() {
     bench.settle_all();
     assert_eq!(totals(&bench.memory.borrow(), &key), [1, 0]);
     let value = ladder_of(&bench.memory.borrow().slots[slot as usize], |_| Frontend::default());
-    assert_eq!(bench.memory.borrow().counters[value.policy_rung.first as usize], 0);
+    assert_eq!(bench.memory.borrow().backends[value.policy_rung.first as usize].counter, 0);
 
     // Gone and back: from zero.
     bench.apply(Changes { frontends: vec![(frontend(2), None)], policies: Vec::new() });
