@@ -1,5 +1,6 @@
 //! One node: wires the sources, the compiler, the kernel and the agent API together.
 
+mod addresses;
 mod core;
 mod documents;
 mod ring;
@@ -111,40 +112,9 @@ impl Shared {
 
     fn node_info(&self, core: &Core) -> NodeInfo {
         let of_object = core.snapshot.node(&self.node).map(|node| node.addresses.clone());
-        let addresses = of_object.unwrap_or_else(own_addresses);
+        let addresses = of_object.unwrap_or_else(addresses::own);
         NodeInfo { name: self.node.clone(), addresses, source: self.source.to_owned() }
     }
-}
-
-/// Addresses of the machine's interfaces, without loopback and link-local ones: for a node that no object describes.
-fn own_addresses() -> Vec<std::net::IpAddr> {
-    let mut addresses: Vec<std::net::IpAddr> = Vec::new();
-    let v6 = std::fs::read_to_string("/proc/net/if_inet6").unwrap_or_default();
-    for line in v6.lines() {
-        if let Some(Ok(bits)) = line.get(..32).map(|hex| u128::from_str_radix(hex, 16)) {
-            addresses.push(std::net::Ipv6Addr::from_bits(bits).into());
-        }
-    }
-    // The local routes of /proc/net/fib_trie: each address stands in the line before "/32 host LOCAL".
-    let v4 = std::fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
-    let lines: Vec<&str> = v4.lines().map(str::trim).collect();
-    for pair in lines.windows(2) {
-        if pair[1].starts_with("/32 host LOCAL")
-            && let Some(Ok(ip)) = pair[0].strip_prefix("|-- ").map(str::parse)
-        {
-            addresses.push(std::net::IpAddr::V4(ip));
-        }
-    }
-    addresses.retain(|ip| {
-        let link_local = match ip {
-            std::net::IpAddr::V4(v4) => v4.is_link_local(),
-            std::net::IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
-        !ip.is_loopback() && !link_local
-    });
-    addresses.sort_unstable();
-    addresses.dedup();
-    addresses
 }
 
 /// Serves the node until SIGTERM or SIGINT. Nothing is detached: the data path goes on.
