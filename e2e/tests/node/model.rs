@@ -1,5 +1,5 @@
 //! Random states of a node: flows are dialled through real sockets and must end where a naive model of the rules, which
-//! shares no code with the product, says they may; `/v1/decide` must say so too.
+//! shares no code with the product, says they may; `/v1/decide` and `kubectl balancing explain connection` must say so too.
 //!
 //! `BALANCING_E2E_SEED=N` explores other states; a failure names its seed.
 
@@ -7,6 +7,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +16,7 @@ use balancing_api::{
     agent::{self, DecisionVerdict},
     net::Protocol,
 };
-use balancing_e2e::{agent::Options, manifests, network::Network, node::TestNode, protocol};
+use balancing_e2e::{agent::Options, client::built, manifests, network::Network, node::TestNode, protocol};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,6 +32,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 
 /// Flows of each state.
 const FLOWS: usize = 40;
+/// States whose flows the plugin explains as well: 200 flows.
+const EXPLAINED: u64 = 5;
 
 /// The addresses of the tests' network.
 fn world(network: &Network) -> Result<World> {
@@ -67,7 +70,7 @@ fn agrees(network: &Network, resolution: &str, states: u64) -> Result<()> {
     let mut seen = BTreeSet::new();
     for seed in first..first + states {
         seen.extend(
-            one_state(&mut node, &world, &rules, seed)
+            one_state(&mut node, &world, &rules, seed, seed - first < EXPLAINED)
                 .with_context(|| format!("BALANCING_E2E_SEED={seed}"))?,
         );
     }
@@ -83,6 +86,7 @@ fn one_state(
     world: &World,
     rules: &Rules,
     seed: u64,
+    explain: bool,
 ) -> Result<BTreeSet<&'static str>> {
     let mut random = Random::new(seed);
     let mut manifests = objects(&mut random, world);
@@ -99,6 +103,9 @@ fn one_state(
         let told = || format!("{flow:?}, expected {want:?}\n{}", json!(manifests));
         dialled(node, &flow, &want).with_context(told)?;
         decided(node, &manifests, &flow, &want).with_context(told)?;
+        if explain {
+            explained(node, &manifests, &flow, &want).with_context(told)?;
+        }
         seen.insert(kind(&want));
     }
     Ok(seen)
@@ -158,31 +165,67 @@ fn ended_in(outcome: &protocol::Outcome, set: &BTreeSet<(IpAddr, u16)>) -> bool 
     outcome.at.is_some_and(|at: SocketAddr| set.contains(&(at.ip(), at.port())))
 }
 
+/// `namespace/name` of the caller's Pod object; none where there is no such object: of such a pod the agent knows nothing.
+fn caller(manifests: &[Value], flow: &Flow) -> Option<agent::Caller> {
+    match &flow.from {
+        Caller::Host => Some(agent::Caller::Host(true)),
+        Caller::Pod(name) => {
+            let pod =
+                manifests.iter().find(|o| o["kind"] == "Pod" && o["metadata"]["name"] == name.as_str())?;
+            let namespace = pod["metadata"]["namespace"].as_str().unwrap_or_default();
+            Some(agent::Caller::Pod(format!("{namespace}/{name}")))
+        }
+    }
+}
+
+/// The verdict that is expected, as documents spell it, and the backends that it may lead to.
+fn spelled(want: &Expected) -> (DecisionVerdict, BTreeSet<(IpAddr, u16)>) {
+    match want {
+        Expected::Redirect(set) => (DecisionVerdict::Redirect, set.clone()),
+        Expected::Balance(set) => (DecisionVerdict::Balance, set.clone()),
+        Expected::Service(set) => (DecisionVerdict::Service, set.clone()),
+        Expected::Untouched => (DecisionVerdict::Untouched, BTreeSet::new()),
+        Expected::Refuse => (DecisionVerdict::Refuse, BTreeSet::new()),
+    }
+}
+
+/// The plugin explains the flow as it went, and finds the maps as the objects ask for.
+fn explained(node: &TestNode<'_>, manifests: &[Value], flow: &Flow, want: &Expected) -> Result<()> {
+    let Some(from) = caller(manifests, flow) else { return Ok(()) };
+    let from = match from {
+        agent::Caller::Host(_) => "host".to_owned(),
+        agent::Caller::Pod(name) => format!("pod/{name}"),
+    };
+    let to = format!("{}/{}", at(flow.to.address, flow.to.port), flow.to.protocol.as_str().to_lowercase());
+    let agent = format!("unix:{}", node.agent.socket().display());
+    let arguments = ["explain", "connection", "--from", &from, "--to", &to, "-o", "json", "--agent", &agent];
+    let output = Command::new(built("kubectl-balancing")?).args(arguments).output()?;
+    let told = || format!("{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.code() == Some(0), "{}", told());
+    let document: Value = serde_json::from_slice(&output.stdout).with_context(told)?;
+    let (verdict, backends) = spelled(want);
+    for decision in [&document, &document["intended"]] {
+        let listed = decision["backends"].as_array().into_iter().flatten();
+        let named: Option<BTreeSet<(IpAddr, u16)>> = listed
+            .map(|b| Some((b["address"].as_str()?.parse().ok()?, u16::try_from(b["port"].as_u64()?).ok()?)))
+            .collect();
+        let same = decision["verdict"] == verdict.as_str() && named.as_ref() == Some(&backends);
+        ensure!(same, "explain connection says {decision}");
+    }
+    ensure!(
+        document["differs"] == false,
+        "explain connection says that the maps are not as wanted: {document}"
+    );
+    Ok(())
+}
+
 /// The agent says the same of it, and names all the backends it may end at.
 fn decided(node: &TestNode<'_>, manifests: &[Value], flow: &Flow, want: &Expected) -> Result<()> {
-    let from = match &flow.from {
-        Caller::Host => agent::Caller::Host(true),
-        Caller::Pod(name) => {
-            let pod = manifests.iter().find(|o| o["kind"] == "Pod" && o["metadata"]["name"] == name.as_str());
-            // Of a pod without an object the agent knows nothing.
-            let Some(pod) = pod else { return Ok(()) };
-            agent::Caller::Pod(format!(
-                "{}/{name}",
-                pod["metadata"]["namespace"].as_str().unwrap_or_default()
-            ))
-        }
-    };
+    let Some(from) = caller(manifests, flow) else { return Ok(()) };
     let decision = node.api().decide(from, flow.to)?;
-    let none = BTreeSet::new();
-    let (verdict, backends) = match want {
-        Expected::Redirect(set) => (DecisionVerdict::Redirect, set),
-        Expected::Balance(set) => (DecisionVerdict::Balance, set),
-        Expected::Service(set) => (DecisionVerdict::Service, set),
-        Expected::Untouched => (DecisionVerdict::Untouched, &none),
-        Expected::Refuse => (DecisionVerdict::Refuse, &none),
-    };
+    let (verdict, backends) = spelled(want);
     let told: BTreeSet<_> = decision.backends.iter().map(|b| (b.address, b.port)).collect();
-    if decision.verdict != verdict || told != *backends {
+    if decision.verdict != verdict || told != backends {
         bail!("/v1/decide says {decision:?}");
     }
     Ok(())
