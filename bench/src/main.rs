@@ -40,7 +40,7 @@ struct Arguments {
     /// Measures nothing: makes the page of the documentation from the newest full report in that folder.
     #[arg(long)]
     page: bool,
-    /// Where the report is kept as JSON too: a folder.
+    /// Where the report of everything is kept as JSON too: a folder.
     #[arg(long)]
     results: Option<PathBuf>,
 }
@@ -81,7 +81,8 @@ fn bench(arguments: &Arguments) -> Result<()> {
     run::remove_own();
     let report = report?;
     let json = serde_json::to_string_pretty(&report)? + "\n";
-    if let Some(folder) = &arguments.results {
+    // A report of a few figures is no record of the machine.
+    if let (Some(folder), true) = (&arguments.results, arguments.ids.is_empty()) {
         std::fs::create_dir_all(folder)?;
         let name = format!("{}.json", report.taken_at.replace([':', '-'], ""));
         std::fs::write(folder.join(name), &json)?;
