@@ -1,18 +1,12 @@
 //! Counts a decision: once for the policy, once for the backend, and what no backend tells for the frontend. Nothing for a
 //! miss.
 
-use balancing_datapath::{Decision, FRONTEND_SERVICE, FrontendCounters, Outcome, PolicyReason};
+use balancing_datapath::{Decision, FRONTEND_SERVICE, Outcome, PolicyReason};
 
 use crate::{
     atomic,
-    maps::{BACKENDS, FRONTEND_COUNTERS, Kernel, POLICY_COUNTERS, STRIPE_SHIFT, stripe},
+    maps::{BACKENDS, FRONTEND_COUNTERS, Kernel, POLICY_COUNTERS},
 };
-
-/// This CPU's counters of a frontend.
-#[inline(always)]
-fn of_frontend(slot: u32) -> Option<*mut FrontendCounters> {
-    FRONTEND_COUNTERS.get_ptr_mut((slot << STRIPE_SHIFT.load()).wrapping_add(stripe()))
-}
 
 /// Counts the decision about the flow that `kernel` looked at.
 ///
@@ -45,14 +39,14 @@ pub fn count(kernel: &Kernel<'_>, decision: &Decision) {
             }
         }
         Outcome::Refuse => {
-            if let Some(c) = of_frontend(kernel.slot.get()) {
+            if let Some(c) = FRONTEND_COUNTERS.get_ptr_mut(kernel.slot.get()) {
                 atomic::add(unsafe { &raw mut (*c).refusals }, 1);
             }
         }
         Outcome::Untouched => {}
     }
     if matches!(decision.reason, PolicyReason::QosLimit)
-        && let Some(c) = of_frontend(kernel.slot.get())
+        && let Some(c) = FRONTEND_COUNTERS.get_ptr_mut(kernel.slot.get())
     {
         atomic::add(unsafe { &raw mut (*c).qos_drops }, 1);
     }

@@ -43,7 +43,7 @@ pub static UDP_MORE: SkStorage<MoreUdpRecords> = SkStorage::new();
 #[btf_map]
 pub static POLICY_COUNTERS: PerCpuArray<PolicyCounters, 4096> = PerCpuArray::new();
 #[btf_map]
-pub static FRONTEND_COUNTERS: Array<FrontendCounters, 131072, MMAPABLE> = Array::new();
+pub static FRONTEND_COUNTERS: Array<FrontendCounters, 65536, MMAPABLE> = Array::new();
 #[btf_map]
 pub static RUNTIME: Array<Runtime, 1, MMAPABLE> = Array::new();
 #[btf_map]
@@ -69,10 +69,8 @@ constants! {
     SET_RETVAL = 1;
     /// 1: the kernel has compare-and-exchange and fetch-add for programs; 0: a spin lock stands in.
     ATOMICS = 1;
-    /// Stripes of frontend and backend counters, less one; a power of two less one.
+    /// Copies of the backends, less one; a power of two less one.
     STRIPE_MASK = 0;
-    /// Log2 of the number of stripes.
-    STRIPE_SHIFT = 0;
     /// Number of elements of `backends` in one stripe.
     BACKENDS_LEN = 131072;
     /// Number of elements of `udp_slots`, less one.
@@ -88,7 +86,7 @@ pub fn runtime() -> Option<*mut Runtime> {
 
 /// The stripe of this CPU.
 #[inline(always)]
-pub fn stripe() -> u32 {
+fn stripe() -> u32 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_smp_processor_id() & STRIPE_MASK.load() }
 }

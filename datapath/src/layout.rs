@@ -295,8 +295,8 @@ pub struct PolicyCounters {
     pub refusals: u64,
 }
 
-/// Element of the array `frontend_counters`, at slot number times stripes plus stripe: what its backends' counters do not
-/// tell. A cache line of its own.
+/// Element of the array `frontend_counters`, at the slot's number: what its backends' counters do not tell. What happens
+/// often is counted at the backends and policies, so this is not striped.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct FrontendCounters {
@@ -308,8 +308,6 @@ pub struct FrontendCounters {
     pub qos_drops: u64,
     /// Refused.
     pub refusals: u64,
-    /// Zero.
-    pub spare: [u64; 4],
 }
 
 /// The single element of the array `runtime`: what changes while the programs run.
@@ -466,7 +464,7 @@ sizes! {
     MoreUdpRecords: 12288,
     ConnectedRecord: 48,
     PolicyCounters: 48,
-    FrontendCounters: 64,
+    FrontendCounters: 32,
     Runtime: 72,
     Event: 96,
 }

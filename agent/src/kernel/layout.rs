@@ -36,7 +36,7 @@ pub struct Sizes {
     pub sockets: u32,
     /// Bytes of the ring of events; a power of two and a multiple of the page size.
     pub events: u32,
-    /// Copies of the backends with their counters, and of the counters of frontends; a power of two.
+    /// Copies of the backends with their counters, one for each stripe of CPUs; a power of two.
     pub stripes: u32,
 }
 
@@ -51,7 +51,7 @@ impl Sizes {
             backends,
             policies: 1024,
             callers: 8192,
-            affinity: 65_536,
+            affinity: 16_384,
             sockets: 65_536,
             events: 1 << 20,
             stripes: stripes as u32,
@@ -117,7 +117,7 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             "frontend_counters",
             "FRONTEND_COUNTERS",
             size_of::<FrontendCounters>(),
-            slots(sizes) * sizes.stripes,
+            slots(sizes),
             Carry::Never,
         ),
         map(

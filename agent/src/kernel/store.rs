@@ -284,20 +284,9 @@ impl KernelStore {
         ladder_of(&slot, |spare| self.spares.read(spare as usize))
     }
 
-    /// Sum of a frontend's own counters over the stripes: without those of its backends.
+    /// A frontend's own counters: without those of its backends.
     pub(super) fn frontend_counters(&self, slot: u32) -> FrontendCounters {
-        let stripes = self.sizes.stripes as usize;
-        let first = slot as usize * stripes;
-        (first..first + stripes).fold(FrontendCounters::default(), |sum, index| {
-            let c = self.frontend_counters.read(index);
-            FrontendCounters {
-                taken: sum.taken + c.taken,
-                resolved: sum.resolved + c.resolved,
-                qos_drops: sum.qos_drops + c.qos_drops,
-                refusals: sum.refusals + c.refusals,
-                spare: [0; 4],
-            }
-        })
+        self.frontend_counters.read(slot as usize)
     }
 
     /// Index of a backend in each stripe; in the first user space adds to the counter.
@@ -441,10 +430,7 @@ impl Store for Arc<KernelStore> {
     }
 
     fn init_slot(&mut self, slot: u32, key: &FrontendKey, frontend: Frontend) {
-        let stripes = self.sizes.stripes as usize;
-        for index in slot as usize * stripes..(slot as usize + 1) * stripes {
-            self.frontend_counters.write(index, FrontendCounters::default());
-        }
+        self.frontend_counters.write(slot as usize, FrontendCounters::default());
         self.slots.write(
             slot as usize,
             Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2], padding: [0; 4] },
@@ -497,12 +483,11 @@ impl Store for Arc<KernelStore> {
     }
 
     fn add_to_frontend(&mut self, slot: u32, side: Side, count: u64) {
-        let stripes = self.sizes.stripes as usize;
         let offset = match side {
             Side::Policy => offset_of!(FrontendCounters, taken),
             Side::Service => offset_of!(FrontendCounters, resolved),
         };
-        self.frontend_counters.word64(slot as usize * stripes, offset).fetch_add(count, Ordering::Relaxed);
+        self.frontend_counters.word64(slot as usize, offset).fetch_add(count, Ordering::Relaxed);
     }
 
     fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {
