@@ -242,6 +242,66 @@ fn stopped_and_continued() {
     assert_eq!(shell.modes(), before, "after the end");
 }
 
+/// The synthetic cluster needs no agent; its view is recorded, saved and replayed, the mouse is given back.
+#[test]
+fn a_demo_that_is_recorded_and_replayed() {
+    if !tmux() {
+        return;
+    }
+    let mut shell = Shell::new("unix:/nonexistent");
+    let before = shell.modes();
+    shell.keys(&[&format!("export XDG_STATE_HOME={}; clear", shell.folder.display()), "Enter"]);
+    shell.keys(&["\"$PROGRAM\" top --demo --interval 500ms; echo status $?", "Enter"]);
+    shell.wait(|s| s.contains("DEMO DATA") && s.contains("node-local-dns"));
+    shell.keys(&["R"]);
+    shell.wait(|s| s.contains("recording to "));
+    shell.keys(&["m"]);
+    shell.wait(|_| shell.ask(&["display-message", "-p", "#{mouse_any_flag}"]).trim() == "1");
+    shell.keys(&["2"]);
+    shell.wait(|s| s.contains("demo-08"));
+    shell.keys(&["S"]);
+    shell.wait(|s| s.contains("saved "));
+    let folder = shell.folder.join("kubectl-balancing");
+    let names = || {
+        let files = std::fs::read_dir(&folder).unwrap();
+        files.map(|f| f.unwrap().file_name().into_string().unwrap()).collect::<Vec<_>>()
+    };
+    for ending in [".txt", ".json", ".svg", ".jsonl"] {
+        assert!(names().iter().any(|n| n.ends_with(ending)), "{ending}: {:?}", names());
+    }
+    let recording = folder.join(names().into_iter().find(|n| n.ends_with(".jsonl")).unwrap());
+    let frames = || std::fs::read_to_string(&recording).unwrap().matches("\"kind\":\"Frame\"").count();
+    shell.wait(|_| frames() >= 3);
+    shell.keys(&["q"]);
+    let last = shell.wait(|s| s.contains("status 0"));
+    assert!(last.contains("DEMO DATA as of 2026-01-01"), "{last}");
+    assert_eq!(shell.modes(), before);
+    assert_eq!(shell.ask(&["display-message", "-p", "#{mouse_any_flag}"]).trim(), "0");
+    let replay =
+        format!("clear; \"$PROGRAM\" top --speed 100 --replay {}; echo status $?", recording.display());
+    shell.keys(&[&replay, "Enter"]);
+    shell.wait(|s| s.contains("REPLAY ended") && s.contains("DEMO DATA"));
+    shell.keys(&["q"]);
+    shell.wait(|s| s.contains("status 0"));
+    assert_eq!(shell.modes(), before);
+}
+
+/// A locale that is not UTF-8: no byte beyond ASCII. The view ends by itself when it should.
+#[test]
+fn a_plain_terminal_and_a_short_view() {
+    if !tmux() {
+        return;
+    }
+    let server = Server::agent(fixture::world());
+    let mut shell = Shell::new(&server.address());
+    let before = shell.modes();
+    shell.keys(&["clear; LC_ALL=C \"$PROGRAM\" top --interval 1s --duration 3s; echo status $?", "Enter"]);
+    let screen = shell.wait(|s| s.contains("* LIVE") && s.contains("node-local-dns"));
+    assert!(screen.is_ascii(), "{screen}");
+    shell.wait(|s| s.contains("status 0") && s.contains("as of 2026-"));
+    assert_eq!(shell.modes(), before);
+}
+
 #[test]
 fn an_agent_that_goes_away_and_comes_back() {
     if !tmux() {

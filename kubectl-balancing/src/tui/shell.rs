@@ -28,7 +28,7 @@ use crate::{
     client::Client,
     columns::{Row, Sort},
     recording::Recorder,
-    sample::{Board, Sample},
+    sample::Board,
     source::{Answer, Error, Source},
     table,
     text::plural,
@@ -373,7 +373,7 @@ async fn poll(
     mut control: watch::Receiver<Control>,
     feed: watch::Sender<Feed>,
 ) {
-    let mut before: Option<Sample> = None;
+    let mut before: Option<Arc<Board>> = None;
     let mut attempt = 0;
     loop {
         if control.wait_for(|c| !c.paused).await.is_err() {
@@ -392,9 +392,9 @@ async fn poll(
                     let _ = recorder.sample(time, &sample);
                 }
                 let first = before.is_none();
-                let board = Board::new(sample, before.as_ref());
-                before = Some(board.sample.clone());
-                feed.send_replace(Feed::Board(Arc::new(board)));
+                let board = Arc::new(Board::new(sample, before.as_ref().map(|b| &b.sample)));
+                before = Some(board.clone());
+                feed.send_replace(Feed::Board(board));
                 attempt = 0;
                 if first { interval.min(FIRST_INTERVAL) } else { interval }
             }
@@ -448,7 +448,8 @@ fn farewell(model: &Model, out: &mut dyn Write) -> io::Result<()> {
         What::Problems => text(model, &board.problems, order),
         What::Trace => text(model, &model.events, order),
     };
-    writeln!(out, "{text}{}", last_totals(board))
+    let mark = if model.origin.is_demo() { "DEMO DATA " } else { "" };
+    writeln!(out, "{text}{mark}{}", last_totals(board))
 }
 
 fn last_totals(board: &Board) -> String {

@@ -202,6 +202,25 @@ fn pictures() {
     }
 }
 
+/// The page of the live view: its keys are those of the one key map.
+#[test]
+fn the_page_of_the_live_view() {
+    use std::fmt::Write as _;
+    let mut keys = String::from("| key | what it does |\n|---|---|\n");
+    for b in super::keys::KEYS {
+        let _ = writeln!(keys, "| `{}` | {} |", b.label.replace('`', "'"), b.help.replace('|', "\\|"));
+    }
+    let page = include_str!("top.md").replace("KEYS\n", &keys);
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/reference/top.md");
+    if std::env::var("INSTA_UPDATE").is_ok_and(|v| v == "always") {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).unwrap_or_default() == page,
+        "{path}; INSTA_UPDATE=always writes it anew"
+    );
+}
+
 /// A script of keys over the synthetic cluster: `wait SECONDS`, `key KEYS`, `expect TEXT`. The picture shows what each
 /// step led to.
 #[test]

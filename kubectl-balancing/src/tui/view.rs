@@ -100,6 +100,15 @@ fn header(model: &Model) -> Line<'static> {
             (format!("{} REPLAY {speed}{}", sign("▶", ">"), sign("×", "x")), style(model, Tone::Good))
         }
         (Link::Live, ..) => (format!("{} LIVE {}", sign("●", "*"), seconds(model)), style(model, Tone::Good)),
+        (Link::Lost { error, .. }, _, Origin::Replay { speed, .. }) => {
+            let text = format!(
+                "{} REPLAY {speed}{}: no answer then: {}",
+                sign("▶", ">"),
+                sign("×", "x"),
+                sanitise(error)
+            );
+            (text, style(model, Tone::Bad))
+        }
         (Link::Lost { error, attempt, retry_in, .. }, ..) => {
             let when = if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") };
             let text = format!("{} RECONNECTING {when} ({attempt}): {}", sign("◌", "-"), sanitise(error));
