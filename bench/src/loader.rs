@@ -25,7 +25,7 @@ use crate::plan::Plan;
 /// What the chart gives the agent.
 pub const CAPABILITIES: &[&str] = &["bpf", "net_admin", "perfmon"];
 /// `--max-frontends` and `--max-backends` of the agent.
-pub const DEFAULT_SIZES: (u32, u32) = (65_536, 262_144);
+pub const DEFAULT_SIZES: (u32, u32) = (65_536, 131_072);
 
 /// What the process is asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]

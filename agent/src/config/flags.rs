@@ -92,7 +92,7 @@ struct Run {
     /// Frontends that the maps can hold [default: 65536]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_frontends: Option<String>,
-    /// Backends that the maps can hold, old and new set of a change together [default: 262144]
+    /// Backends that the maps can hold, old and new set of a change together [default: 131072]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_backends: Option<String>,
     /// Host of the API server, where no proxy leads to it yet

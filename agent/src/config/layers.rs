@@ -23,7 +23,7 @@ const DEFAULT_SOCKET: &str = "/run/balancing/agent.sock";
 const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_FRONTENDS: u32 = 65_536;
-const DEFAULT_MAX_BACKENDS: u32 = 262_144;
+const DEFAULT_MAX_BACKENDS: u32 = 131_072;
 const SOURCES: [&str; 3] = ["manifests", "kubeconfig", "in-cluster"];
 
 /// The layers in which a setting may be given, first to last.

@@ -64,7 +64,7 @@ fn defaults() {
             service_resolution: ServiceResolution::All,
             policy_lease: Some(Duration::from_secs(60)),
             max_frontends: 65_536,
-            max_backends: 262_144,
+            max_backends: 131_072,
             api_server: None,
             refuse_root_cgroup: false,
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
