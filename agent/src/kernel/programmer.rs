@@ -22,7 +22,7 @@ use super::{
     memory::{Numbers, Ranges},
     store::{Store, StoreError, ladder_of},
 };
-use crate::desired::{self, Changes, Ladder, Otherwise, PolicySettings, ServicePort};
+use crate::desired::{self, Changes, Ladder, Otherwise, PolicyRung, PolicySettings, ServicePort};
 
 /// Numbers grace periods.
 pub trait Clock {
@@ -94,6 +94,16 @@ pub struct Unread<'a> {
     pub policy: &'a dyn Fn(&PolicyRef) -> bool,
     /// Does an object that was read speak of this address?
     pub address: &'a dyn Fn(IpAddr) -> bool,
+    /// Is it known that the policy, whatever it says, has nothing to serve at this address?
+    pub gone: &'a dyn Fn(&PolicyRef, IpAddr) -> bool,
+}
+
+/// The rung that a change would take away, though nothing that was read speaks of it.
+enum Lost {
+    /// The policy's: it can stay on top of what is known below.
+    Policy,
+    /// The Service's, and perhaps the policy's: the maps do not tell the Service's name, so it stays as it is.
+    Service,
 }
 
 /// One of a frontend's rungs.
@@ -322,7 +332,28 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 self.drop_policy(policy);
             }
         }
+        if let Some(unread) = unread {
+            self.review_kept(unread);
+        }
         self.finish();
+    }
+
+    /// A policy of which nothing was read keeps its rungs, but not to what is known to serve no more.
+    fn review_kept(&mut self, unread: &Unread<'_>) {
+        let concerned = |(key, entry): (&FrontendKey, &Entry)| {
+            let policy = self.unknown_policy(entry, unread)?;
+            let mut backends = self.rung_addresses(entry.value.policy_rung);
+            let frontend = frontend_of(key)?;
+            // One that nobody claims has a Service's rung only where nothing was read of that either.
+            let known =
+                self.held.contains_key(&frontend) || (entry.inherited && entry.value.service_rung.count == 0);
+            (known && backends.any(|address| (unread.gone)(policy, address))).then_some(frontend)
+        };
+        let concerned: Vec<net::Frontend> = self.entries.iter().filter_map(concerned).collect();
+        for frontend in concerned {
+            let ladder = self.held.get(&frontend).cloned().flatten();
+            self.change(frontend, ladder, Some(unread));
+        }
     }
 
     /// What became possible by changes that are done.
@@ -587,15 +618,26 @@ impl<S: Store, C: Clock> Programmer<S, C> {
 
     fn change(&mut self, frontend: net::Frontend, ladder: Option<Ladder>, unread: Option<&Unread<'_>>) {
         self.waiting.remove(&frontend);
-        self.held.remove(&frontend);
+        let held = self.held.remove(&frontend).is_some();
         let before = self.failed.remove(&frontend).map(|(_, failure)| failure);
-        if let Some(unread) = unread
-            && self.must_hold(&frontend, ladder.as_ref(), unread)
-        {
-            self.held.insert(frontend, ladder);
-            return;
-        }
-        self.attempt(frontend, ladder, before.as_ref());
+        let lost =
+            unread.and_then(|unread| Some((self.lost(&frontend, ladder.as_ref(), held, unread)?, unread)));
+        let kept = match lost {
+            None => None,
+            Some((Lost::Service, _)) => {
+                self.held.insert(frontend, ladder);
+                return;
+            }
+            Some((Lost::Policy, unread)) => self.with_kept_rung(&frontend, ladder.as_ref(), unread),
+        };
+        let now = match kept {
+            Some(kept) => {
+                self.held.insert(frontend, ladder);
+                Some(kept)
+            }
+            None => ladder,
+        };
+        self.attempt(frontend, now, before.as_ref());
     }
 
     /// Writes a frontend, or notes why it has to wait or cannot be. `before`: the failure that is known already.
@@ -619,10 +661,14 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     }
 
     /// Would the change take away a rung that an earlier agent programmed, and of which nothing that was read speaks?
-    fn must_hold(&self, frontend: &net::Frontend, ladder: Option<&Ladder>, unread: &Unread<'_>) -> bool {
-        let Some(entry) = self.entries.get(&key_of(frontend)).filter(|entry| entry.inherited) else {
-            return false;
-        };
+    fn lost(
+        &self,
+        frontend: &net::Frontend,
+        ladder: Option<&Ladder>,
+        held: bool,
+        unread: &Unread<'_>,
+    ) -> Option<Lost> {
+        let entry = self.entries.get(&key_of(frontend)).filter(|entry| entry.inherited || held)?;
         let policy_stays =
             ladder.and_then(|l| l.policy.as_ref()).is_some_and(|rung| !rung.backends.is_empty());
         let service_stays =
@@ -632,16 +678,59 @@ impl<S: Store, C: Clock> Programmer<S, C> {
                 .policies
                 .iter()
                 .any(|(policy, p)| p.index == entry.value.policy && (unread.policy)(policy));
-        let unknown = |rung: Rung| {
-            (rung.first..rung.first + rung.count)
-                .all(|index| !(unread.address)(ip_from_addr(&self.store.backend(index).addr)))
-        };
-        let policy_lost = entry.value.policy_rung.count != 0
+        let unknown = |rung: Rung| self.rung_addresses(rung).all(|address| !(unread.address)(address));
+        let policy = entry.value.policy_rung.count != 0
             && !policy_stays
             && (policy_unknown || unknown(entry.value.policy_rung));
-        let service_lost =
+        let service =
             entry.value.service_rung.count != 0 && !service_stays && unknown(entry.value.service_rung);
-        policy_lost || service_lost
+        if service { Some(Lost::Service) } else { policy.then_some(Lost::Policy) }
+    }
+
+    /// The policy of a frontend's rung in the maps, where nothing was read of it.
+    fn unknown_policy(&self, entry: &Entry, unread: &Unread<'_>) -> Option<&PolicyRef> {
+        let (policy, _) = self.policies.iter().find(|(_, p)| p.index == entry.value.policy)?;
+        (!(unread.policy)(policy)).then_some(policy)
+    }
+
+    fn rung_addresses(&self, rung: Rung) -> impl Iterator<Item = IpAddr> {
+        (rung.first..rung.first + rung.count).map(|index| ip_from_addr(&self.store.backend(index).addr))
+    }
+
+    /// The ladder with the policy's rung that is in the maps, as far as it still serves; nothing where it does not.
+    fn with_kept_rung(
+        &self,
+        frontend: &net::Frontend,
+        ladder: Option<&Ladder>,
+        unread: &Unread<'_>,
+    ) -> Option<Ladder> {
+        let entry = self.entries.get(&key_of(frontend))?;
+        let Frontend { flags, policy, policy_rung: rung, .. } = entry.value;
+        let (policy, _) = self.policies.iter().find(|(_, p)| p.index == policy)?;
+        let backend = |index| {
+            let backend = self.store.backend(index);
+            let address = ip_from_addr(&backend.addr);
+            desired::Backend { address, port: u16::from_be(backend.port), pod: None, node: None }
+        };
+        let mut backends: Vec<_> = (rung.first..rung.first + rung.count)
+            .map(backend)
+            .filter(|backend| !(unread.gone)(policy, backend.address))
+            .collect();
+        backends.sort_unstable();
+        if backends.is_empty() {
+            return None;
+        }
+        let refuse = flags & FRONTEND_REFUSE != 0;
+        let untold = Ladder {
+            policy: None,
+            service: None,
+            otherwise: if refuse { Otherwise::Refuse } else { Otherwise::Untouched },
+        };
+        let ladder = ladder.cloned().unwrap_or(untold);
+        let of_service = ladder.service.as_ref().and_then(|rung| rung.affinity_seconds);
+        let affinity_seconds = of_service.filter(|_| flags & FRONTEND_POLICY_AFFINITY != 0);
+        let policy = policy.clone();
+        Some(Ladder { policy: Some(PolicyRung { policy, backends, affinity_seconds }), ..ladder })
     }
 
     fn put(&mut self, frontend: &net::Frontend, ladder: &Ladder) -> Result<(), Problem> {

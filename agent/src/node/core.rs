@@ -10,7 +10,7 @@ use balancing_api::{
     agent::{Condition, PolicyState, PolicyStatus, SourceError},
     names::{condition, reason},
     net::Frontend,
-    policy::PolicyRef,
+    policy::{PolicyKind, PolicyRef},
 };
 use jiff::Timestamp;
 
@@ -107,18 +107,24 @@ impl Core {
     }
 
     fn write(&mut self, changes: Changes) {
-        if !changes.is_empty() {
-            let _changing = self.store.changing();
-            if self.all_read() || self.settled {
+        if self.all_read() || self.settled {
+            if !changes.is_empty() {
+                let _changing = self.store.changing();
                 self.programmer.apply(changes, None);
-            } else {
-                let known = known_addresses(&self.snapshot);
-                let unread = Unread {
-                    policy: &|policy| self.snapshot.policy(policy).is_some_and(|p| p.spec.is_ok()),
-                    address: &|address| known.contains(&address),
-                };
-                self.programmer.apply(changes, Some(&unread));
             }
+        } else {
+            let _changing = self.store.changing();
+            let (known, pods) = (known_addresses(&self.snapshot), pod_addresses(&self.snapshot));
+            let unread = Unread {
+                policy: &|policy| self.snapshot.policy(policy).is_some_and(|p| p.spec.is_ok()),
+                address: &|address| known.contains(&address),
+                gone: &|policy, address| match pods.get(&address) {
+                    Some(serves) => !serves,
+                    // Its pod may stand in a file that could not be read; a BalancingPolicy may name any address.
+                    None => self.unread.is_empty() && policy.kind == PolicyKind::LocalRedirectPolicy,
+                },
+            };
+            self.programmer.apply(changes, Some(&unread));
         }
         self.after_writing();
     }
@@ -206,8 +212,8 @@ impl Core {
         match &self.differing {
             None => Err("the maps have not been read back yet".to_owned()),
             Some(differing) if differing.is_empty() || self.settled => Ok(()),
-            // While a file is unread, what an earlier agent programmed may stand in for what is desired.
-            Some(_) if !self.unread.is_empty() => Ok(()),
+            // Until all is understood, what an earlier agent programmed may stand in for what is desired.
+            Some(_) if !self.all_read() => Ok(()),
             Some(differing) => Err(format!("{} frontends are not written yet", differing.len())),
         }
     }
@@ -361,6 +367,17 @@ fn new_condition(type_: &str, status: &str, reason: &str, message: &str) -> Cond
         message: message.to_owned(),
         last_transition_time: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// The addresses of the pods, and whether one that serves has it.
+fn pod_addresses(snapshot: &Snapshot) -> HashMap<IpAddr, bool> {
+    let mut addresses = HashMap::new();
+    for pod in snapshot.pods() {
+        for address in &pod.addresses {
+            *addresses.entry(*address).or_default() |= pod.usable();
+        }
+    }
+    addresses
 }
 
 /// Every address that an object that was read speaks of, usable or not.

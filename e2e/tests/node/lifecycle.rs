@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     agent::Options,
-    manifests::service,
+    manifests::{service, with},
     network::Network,
     node::TestNode,
     protocol::{LoadSpec, Mode, Record, Until},
@@ -27,6 +27,10 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("killed_before_it_could_fill_its_maps", killed_before_it_could_fill_its_maps),
     ("exemption_holds_while_the_agent_restarts", exemption_holds_while_the_agent_restarts),
     ("an_empty_folder_at_the_start_removes_what_is_gone", an_empty_folder_at_the_start_removes_what_is_gone),
+    (
+        "an_invalid_policy_at_the_start_keeps_only_what_serves",
+        an_invalid_policy_at_the_start_keeps_only_what_serves,
+    ),
     ("a_dead_agents_redirects_expire", a_dead_agents_redirects_expire),
     ("one_agent_a_bpffs_folder", one_agent_a_bpffs_folder),
     ("cleanup_removes_everything_and_nothing_else", cleanup_removes_everything_and_nothing_else),
@@ -251,6 +255,30 @@ fn an_empty_folder_at_the_start_removes_what_is_gone(network: &Network) -> Resul
     // Once it is gone, it says nothing.
     node.remove("10-objects.json")?;
     expect(&mut node, DEAD, tcp(at(WEB, 8080)))?;
+    node.healthy()
+}
+
+/// A policy was edited wrongly while the agent was away: what it said is kept, as long as that harms nobody.
+fn an_invalid_policy_at_the_start_keeps_only_what_serves(network: &Network) -> Result<()> {
+    let invalid =
+        |policy| with(policy, "/spec/backend/toPorts", serde_json::json!([{"port": 0, "protocol": "TCP"}]));
+    let mut node = TestNode::started(network, &bed::web_service(network))?;
+    node.folder.write("20-pod.json", &[bed::local_pod(network, "l1").object()])?;
+    node.folder.write("30-policy.json", &[bed::web_policy()])?;
+    node.apply("31-vip.json", &[bed::vip_policy("vip", bed::VIP)])?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    node.agent.kill9()?;
+    node.folder.write("30-policy.json", &[invalid(bed::web_policy())])?;
+    node.folder.write("31-vip.json", &[invalid(bed::vip_policy("vip", bed::VIP))])?;
+    // It becomes ready: other policies do not wait for the one that is invalid.
+    node.agent.start(&Options::default())?;
+    node.settle()?;
+    for front in [WEB, bed::VIP] {
+        expect(&mut node, "l1:81", tcp(at(front, 8080))).context("what it said before")?;
+    }
+    node.apply("20-pod.json", &[bed::local_pod(network, "l1").ready(false).object()])?;
+    expect(&mut node, "r1:80", tcp(at(WEB, 8080))).context("its pod serves no more")?;
+    expect(&mut node, DEAD, tcp(at(bed::VIP, 8080))).context("its pod serves no more")?;
     node.healthy()
 }
 

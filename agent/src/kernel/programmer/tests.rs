@@ -11,7 +11,7 @@ use balancing_datapath::Slot;
 use proptest::prelude::*;
 
 use super::{super::store::Limits, *};
-use crate::desired::{PolicyRung, ServiceRung};
+use crate::desired::ServiceRung;
 
 #[derive(Clone, Default)]
 struct TestClock {
@@ -627,7 +627,7 @@ fn what_an_unread_file_may_say_is_kept_until_it_is_read() {
 
     // Of the policy nothing was read, of the Service behind it everything; of the second frontend nothing at all.
     let known: Vec<IpAddr> = vec![IpAddr::from([10, 244, 0, 9])];
-    let unread = Unread { policy: &|_| false, address: &|ip| known.contains(&ip) };
+    let unread = Unread { policy: &|_| false, address: &|ip| known.contains(&ip), gone: &|_, _| false };
     bench.programmer.apply(put(1, ladder(None, Some(&hosts([9])))), Some(&unread));
     bench
         .programmer
@@ -641,13 +641,62 @@ fn what_an_unread_file_may_say_is_kept_until_it_is_read() {
     assert_eq!(bench.found().len(), 1);
 }
 
+/// Nothing was read of the policy; everything else was. These hosts serve no more.
+fn of_an_unread_policy(bench: &mut Bench, changes: Changes, gone: &[u8]) {
+    let gone: Vec<IpAddr> = gone.iter().map(|host| IpAddr::from([10, 244, 0, *host])).collect();
+    let unread =
+        Unread { policy: &|_| false, address: &|_| true, gone: &|_, address| gone.contains(&address) };
+    bench.programmer.apply(changes, Some(&unread));
+    bench.settle_all();
+}
+
+#[test]
+fn the_service_below_a_kept_rung_changes() {
+    let mut bench = Bench::new(LIMITS);
+    bench.apply(settings(1, 0, &[]));
+    bench.apply(put(1, ladder(Some((1, &hosts([1]))), Some(&hosts([9])))));
+    bench.restart();
+    for endpoints in [[9], [8], [7]] {
+        of_an_unread_policy(&mut bench, put(1, ladder(None, Some(&hosts(endpoints)))), &[]);
+        let found = bench.found();
+        assert_eq!(found[&frontend(1)].policy_backends, addresses(&hosts([1])));
+        assert_eq!(found[&frontend(1)].service_backends, addresses(&hosts(endpoints)));
+    }
+    bench.programmer.settle(&|_| true, &|_| false);
+    bench.settle_all();
+    assert_eq!(bench.found()[&frontend(1)].policy_backends, []);
+    assert_eq!(bench.found()[&frontend(1)].service_backends, addresses(&hosts([7])));
+}
+
+#[test]
+fn a_kept_rung_leads_to_nothing_that_is_gone() {
+    let mut bench = Bench::new(LIMITS);
+    bench.apply(settings(1, 0, &[]));
+    bench.apply(put(1, ladder(Some((1, &hosts([1, 2]))), Some(&hosts([9])))));
+    // A virtual IP that only the policy speaks of.
+    bench.apply(put(2, ladder(Some((1, &hosts([1, 2]))), None)));
+    bench.restart();
+    of_an_unread_policy(&mut bench, put(1, ladder(None, Some(&hosts([9])))), &[]);
+    for both in [1, 2] {
+        assert_eq!(bench.found()[&frontend(both)].policy_backends, addresses(&hosts([1, 2])));
+    }
+    of_an_unread_policy(&mut bench, Changes::default(), &[1]);
+    for both in [1, 2] {
+        assert_eq!(bench.found()[&frontend(both)].policy_backends, addresses(&hosts([2])));
+    }
+    of_an_unread_policy(&mut bench, Changes::default(), &[1, 2]);
+    assert_eq!(bench.found()[&frontend(1)].policy_backends, []);
+    assert_eq!(bench.found()[&frontend(1)].service_backends, addresses(&hosts([9])));
+    assert!(!bench.found().contains_key(&frontend(2)));
+}
+
 #[test]
 fn a_known_pod_that_is_not_ready_goes_also_while_another_file_is_unread() {
     let mut bench = Bench::new(LIMITS);
     bench.apply(settings(1, 0, &[]));
     bench.apply(put(1, ladder(Some((1, &hosts([1]))), Some(&hosts([9])))));
     bench.restart();
-    let unread = Unread { policy: &|_| true, address: &|_| true };
+    let unread = Unread { policy: &|_| true, address: &|_| true, gone: &|_, _| false };
     bench.settle_all();
     bench.programmer.apply(settings(1, 0, &[]), Some(&unread));
     bench.programmer.apply(put(1, ladder(Some((1, &hosts([]))), Some(&hosts([9])))), Some(&unread));
