@@ -129,9 +129,13 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
     let places = &config.places;
     // First: an address that is taken leaves nothing behind in the kernel.
     let bound = http::bind(&config.api)?;
+    let (send, receive) = mpsc::channel();
+    // The folder is read while the programs load. The receiver of what it says is gone only when the agent ends.
+    let batches = send.clone();
+    let manifests = Manifests::watch(folder, move |batch| drop(batches.send(Message::Batch(batch))))
+        .map_err(RunError::Manifests)?;
     let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
 
-    let (send, receive) = mpsc::channel();
     let passed = send.clone();
     // Its receiver is gone only when the agent ends.
     let grace = Grace::start(move || drop(passed.send(Message::Grace)));
@@ -154,7 +158,7 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
         layout,
         callers: cgroups::Callers::new(&places.cgroup_root)
             .map_err(|source| RunError::Start { what: "looking at the cgroups", source })?,
-        manifests: Mutex::new(None),
+        manifests: Mutex::new(Some(manifests)),
     });
 
     let shutdown = CancellationToken::new();
@@ -166,11 +170,6 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
     )?;
     ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
     let watcher = watch_cgroups(places, &send)?;
-    let batches = send.clone();
-    // Its receiver is gone only when the agent ends.
-    let source = Manifests::watch(folder, move |batch| drop(batches.send(Message::Batch(batch))));
-    *shared.manifests.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some(source.map_err(RunError::Manifests)?);
 
     let ended = serve(bound, Arc::clone(&shared), &shutdown, &worker);
     shutdown.cancel();
