@@ -213,7 +213,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, FilterError> {
                 // What follows ~ is a regular expression up to the next blank, whatever is in it.
                 if matches!(op, Op::Like | Op::NotLike) {
                     let after = after.trim_start();
-                    let (word, quoted, rest) = word(after, |c| c.is_whitespace())?;
+                    let (word, quoted, rest) = word(after, char::is_whitespace)?;
                     tokens.push(Token::Word { text: word, quoted });
                     rest
                 } else {

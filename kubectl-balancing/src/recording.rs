@@ -121,6 +121,14 @@ struct Kind {
     kind: String,
 }
 
+/// What a node said last, as far as it is known.
+#[derive(Default)]
+struct Said {
+    status: Option<NodeStatus>,
+    frontends: Option<FrontendList>,
+    counters: Option<Counters>,
+}
+
 /// Reads a recording.
 pub struct Replay {
     file: String,
@@ -130,7 +138,7 @@ pub struct Replay {
     pub header: RecordingHeader,
     /// How many times faster it runs.
     pub speed: f64,
-    nodes: HashMap<String, (Option<NodeStatus>, Option<FrontendList>, Option<Counters>)>,
+    nodes: HashMap<String, Said>,
     time: Option<Timestamp>,
     ahead: Option<(Timestamp, Moment)>,
 }
@@ -182,7 +190,7 @@ impl Replay {
     }
 
     /// The next moment; none at the end.
-    pub fn next(&mut self) -> Result<Option<(Timestamp, Moment)>, ReplayError> {
+    pub fn next_moment(&mut self) -> Result<Option<(Timestamp, Moment)>, ReplayError> {
         let next = match self.ahead.take() {
             Some(next) => Some(next),
             None => self.read()?,
@@ -233,10 +241,12 @@ impl Replay {
         let mut sample = Sample { coverage: frame.coverage, ..Sample::default() };
         for node in frame.nodes {
             let known = self.nodes.entry(node.name.clone()).or_default();
-            known.0 = node.status.or(known.0.take());
-            known.1 = node.frontends.or(known.1.take());
-            known.2 = node.counters.or(known.2.take());
-            let (Some(status), Some(frontends), Some(counters)) = (&known.0, &known.1, &known.2) else {
+            known.status = node.status.or(known.status.take());
+            known.frontends = node.frontends.or(known.frontends.take());
+            known.counters = node.counters.or(known.counters.take());
+            let (Some(status), Some(frontends), Some(counters)) =
+                (&known.status, &known.frontends, &known.counters)
+            else {
                 return Err(format!("node {} has not said all of status, frontends and counters", node.name));
             };
             let said = NodeSample {
@@ -294,7 +304,7 @@ mod tests {
     }
 
     fn all(mut replay: Replay) -> Result<Vec<(Timestamp, Moment)>, ReplayError> {
-        std::iter::from_fn(|| replay.next().transpose()).collect()
+        std::iter::from_fn(|| replay.next_moment().transpose()).collect()
     }
 
     #[test]
@@ -312,7 +322,7 @@ mod tests {
         let (_, bytes) = recorded();
         let mut replay = replay(bytes).unwrap();
         assert_eq!(replay.wait().unwrap(), Duration::ZERO);
-        replay.next().unwrap();
+        replay.next_moment().unwrap();
         assert_eq!(replay.wait().unwrap(), Duration::from_millis(500));
     }
 

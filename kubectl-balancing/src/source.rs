@@ -98,11 +98,13 @@ impl Source {
                 let sample = Sample::of_one(node);
                 Ok(Answer::Sample(sample.taken_at(), sample))
             }
-            Self::Replay(replay) => Ok(match replay.next().map_err(|e| Error::Replay(Arc::new(e)))? {
-                Some((time, Moment::Sample(sample))) => Answer::Sample(time, sample),
-                Some((_, Moment::Gap(error))) => Answer::Gap(error),
-                None => Answer::End,
-            }),
+            Self::Replay(replay) => {
+                Ok(match replay.next_moment().map_err(|e| Error::Replay(Arc::new(e)))? {
+                    Some((time, Moment::Sample(sample))) => Answer::Sample(time, sample),
+                    Some((_, Moment::Gap(error))) => Answer::Gap(error),
+                    None => Answer::End,
+                })
+            }
             Self::Demo(demo) => {
                 let sample = demo.next(step);
                 Ok(Answer::Sample(demo.now(), sample))

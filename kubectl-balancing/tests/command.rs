@@ -116,6 +116,92 @@ fn count_prints_so_many_samples() {
 }
 
 #[test]
+fn a_view_can_be_a_gate() {
+    let server = Server::agent(fixture::world());
+    let gate = |expression: &str| {
+        let output = run(&server, &["top", "--once", "--interval", "100ms", "--fail-if", expression]);
+        (output.status.code(), stdout(&output), stderr(&output))
+    };
+    let (status, out, err) = gate("qosDrops>30");
+    assert_eq!(status, Some(1), "{err}");
+    // What was asked for is printed all the same, and who fails is named.
+    assert!(out.contains("node-local-dns") && out.lines().count() == 9, "{out}");
+    assert!(err.contains("--fail-if \"qosDrops>30\": 1 row matches: node-local-dns"), "{err}");
+    assert_eq!(gate("qosDrops>1k").0, Some(0));
+    let (status, out, err) = gate("fail>0");
+    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert!(err.contains("error: --fail-if: there is no field \"fail\"; fields are: state, name"), "{err}");
+    // A wrong expression is told before anybody is asked.
+    let wrong = command("unix:/nonexistent", &["top", "--once", "--filter", "(dns"]).output().unwrap();
+    assert!(stderr(&wrong).contains("--filter: a ) is missing"), "{}", stderr(&wrong));
+}
+
+#[test]
+fn rows_are_grouped_and_cut() {
+    let server = Server::agent(fixture::world());
+    let output =
+        run(&server, &["top", "backends", "--interval", "100ms", "--group-by", "owner", "--filter", "edge"]);
+    let text = stdout(&output);
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["GROUP", "ROWS", "CHOSEN/s", "CHOSEN"], "{text}");
+    // 18.5 a second and backend, in whole numbers: 18 after the first second, 37 after the second.
+    assert_eq!(lines[1], ["bl/edge-proxy", "2", "38.0", "3174"], "{text}");
+    let grouped = json(&run(&server, &["top", "--interval", "100ms", "--group-by", "kind", "-o", "json"]));
+    assert_eq!(grouped["kind"], "GroupTop");
+    let lr = grouped["items"].as_array().unwrap().iter().find(|g| g["group"] == "lr").unwrap();
+    assert_eq!((&lr["rows"], &lr["sums"]["qosDrops"]), (&7.into(), &37.0.into()));
+    let output = run(&server, &["top", "--interval", "100ms", "--top", "2", "--sort-by=-redirects"]);
+    let text = stdout(&output);
+    assert_eq!(text.lines().count(), 3, "{text}");
+    assert!(text.lines().nth(1).unwrap().contains("node-local-dns"), "{text}");
+    assert!(stderr(&output).contains("2 of 8 policies shown"), "{}", stderr(&output));
+}
+
+#[test]
+fn what_was_recorded_is_shown_without_the_agent() {
+    let server = Server::agent(fixture::world());
+    let file = std::env::temp_dir().join(format!("kubectl-balancing-{}.jsonl", std::process::id()));
+    let path = file.to_str().unwrap();
+    let live = run(&server, &["top", "--count", "2", "--interval", "100ms", "--record", path, "-o", "csv"]);
+    assert_eq!(live.status.code(), Some(0), "{}", stderr(&live));
+    drop(server);
+    let replay = |args: &[&str]| {
+        let mut all = vec!["top", "--replay", path];
+        all.extend(args);
+        let output = command("unix:/nonexistent", &all).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    // The same tables, to the letter.
+    assert_eq!(replay(&["--count", "2", "-o", "csv"]), stdout(&live));
+    // Once: the last one.
+    let last: Vec<&str> = replay(&["--once", "-o", "csv"]).leak().lines().skip(1).collect();
+    assert_eq!(stdout(&live).lines().skip(9).collect::<Vec<_>>(), last);
+    assert!(
+        replay(&["nodes", "--once"]).contains("n1") && replay(&["problems"]).contains("FrontendConflict")
+    );
+    std::fs::remove_file(&file).unwrap();
+    let gone = command("unix:/nonexistent", &["top", "--replay", path]).output().unwrap();
+    assert_eq!(gone.status.code(), Some(1));
+    assert!(stderr(&gone).contains("failed to read the recording") && stderr(&gone).contains(path));
+}
+
+#[test]
+fn synthetic_data_says_so_everywhere() {
+    let of = |args: &[&str]| {
+        let output = command("unix:/nonexistent", args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        stdout(&output)
+    };
+    assert!(of(&["top", "--demo"]).ends_with("DEMO DATA: a synthetic cluster, no agent was asked\n"));
+    let document: serde_json::Value =
+        serde_json::from_str(&of(&["top", "nodes", "--demo", "-o", "json"])).unwrap();
+    assert_eq!((&document["demo"], &document["kind"]), (&true.into(), &"NodeTop".into()));
+    assert_eq!(of(&["top", "--demo", "--seed", "5"]), of(&["top", "--demo", "--seed", "5"]));
+    assert_ne!(of(&["top", "--demo", "--seed", "5"]), of(&["top", "--demo", "--seed", "6"]));
+}
+
+#[test]
 fn sort_and_filter() {
     let server = Server::agent(fixture::world());
     let first = |args: &[&str]| {

@@ -7,8 +7,9 @@ use ratatui::{
 
 use super::{
     fit::{fit, width},
-    model::{Model, ShownRow, metas},
+    model::{Model, metas},
     style::{DIM, REVERSED, glyph, style},
+    table::ShownRow,
 };
 use crate::{
     columns::{Column, Ellipsis, Meta, Row, Shown},
