@@ -12,6 +12,7 @@ mod hostile;
 mod lifecycle;
 mod model;
 mod observe;
+mod plugin;
 mod privileges;
 mod qos;
 mod redirect;
@@ -52,6 +53,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("exempt", exempt::TESTS),
     ("model", model::TESTS),
     ("observe", observe::TESTS),
+    ("plugin", plugin::TESTS),
     ("privileges", privileges::TESTS),
     ("hostile", hostile::TESTS),
     ("demo", demo::TESTS),
