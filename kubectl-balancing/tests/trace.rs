@@ -23,8 +23,25 @@ struct Script {
     ends: bool,
 }
 
+/// The socket of an agent, which goes with this value.
+struct Agent(PathBuf);
+
+impl std::ops::Deref for Agent {
+    type Target = std::path::Path;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
 /// An agent that plays a script to everybody who asks, for as long as the test runs.
-fn agent(script: Script) -> PathBuf {
+fn agent(script: Script) -> Agent {
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = std::env::temp_dir().join(format!("kubectl-balancing-trace-{}-{number}", std::process::id()));
@@ -37,7 +54,7 @@ fn agent(script: Script) -> PathBuf {
             std::thread::spawn(move || serve(&stream.unwrap(), &script));
         }
     });
-    path
+    Agent(path)
 }
 
 fn serve(mut stream: &UnixStream, script: &Script) {
