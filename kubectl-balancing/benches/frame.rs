@@ -63,14 +63,14 @@ fn main() -> ExitCode {
     let mut demo = Demo::new(1, 1);
     let mut model = Model::new("bench".to_owned(), What::Policies, Duration::from_secs(1), true, true);
     model.update(Msg::Resize(120, 40));
-    let mut before: Option<Sample> = None;
+    let mut before: Option<Arc<Board>> = None;
     let mut taken = Vec::new();
     for _ in 0..20 {
         let sample = sample(&mut demo);
         let begun = Instant::now();
-        let board = Board::new(sample, before.as_ref());
-        before = Some(board.sample.clone());
-        model.update(Msg::Data(Arc::new(board)));
+        let board = Arc::new(Board::new(sample, before.as_ref().map(|b| &b.sample)));
+        before = Some(board.clone());
+        model.update(Msg::Data(board));
         taken.push(begun.elapsed());
     }
     let Ok(mut terminal) = Terminal::new(TestBackend::new(120, 40));

@@ -1,11 +1,12 @@
 //! What is wrong, in words, with what to do next: the rows of `top problems`. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use balancing_api::{
     agent::{NodeStatus, PolicyState, PolicyStatus, RungKind},
-    cli::{NodeState, NodeTopItem, PolicyTopItem, ProblemItem, Severity},
+    cli::{NodeState, NodeTopItem, ProblemItem, Severity},
     names::{condition, reason, rung_reason},
+    net::Frontend,
     policy::PolicyRef,
 };
 
@@ -32,9 +33,7 @@ pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
         }
         shadowed_services(node, &mut found);
     }
-    for row in &board.policies {
-        skipped(row, board, &mut found);
-    }
+    skipped(board, &mut found);
     refusals(board, &mut found);
     skew(board, &mut found);
     let mut rows: Vec<ProblemItem> = found.0.into_values().collect();
@@ -268,42 +267,53 @@ fn shadowed_services(node: &NodeSample, found: &mut Folded) {
     }
 }
 
-/// Redirects that were not made, of a policy that is in force.
-fn skipped(row: &PolicyTopItem, board: &Board, found: &mut Folded) {
-    let Some(rates) = &row.rates else { return };
-    let object = row.policy.to_string();
-    let nodes: Vec<&str> = (board.sample.nodes.iter())
-        .filter(|n| n.counters.policies.iter().any(|c| c.policy == row.policy && c.qos_drops > 0))
-        .map(|n| n.status.node.name.as_str())
-        .collect();
-    if rates.qos_drops > 0.0 {
-        let message = format!(
-            "QoS saturated: the limit of {}/s is reached, {}/s were not redirected and went on down the ladder",
-            row.redirects_per_second,
-            scaled(rates.qos_drops)
-        );
-        let next = "raise spec.qos.redirectsPerSecond (0: no limit), if the backend can bear it".to_owned();
-        for node in nodes {
-            found.add(Severity::Warning, rung_reason::QOS_LIMIT, &object, node, &message, next.clone());
+/// Redirects that were not made, of policies that are in force.
+fn skipped(board: &Board, found: &mut Folded) {
+    let mut dropping: HashMap<&PolicyRef, Vec<&str>> = HashMap::new();
+    for node in &board.sample.nodes {
+        for c in node.counters.policies.iter().filter(|c| c.qos_drops > 0) {
+            dropping.entry(&c.policy).or_default().push(&node.status.node.name);
         }
     }
-    if rates.fallbacks.get(rung_reason::AGENT_STALE).is_some_and(|r| *r > 0.0) {
-        let message = "the agent does not renew its lease: the policy's rung is skipped".to_owned();
-        for node in &board.sample.nodes {
-            let next = "see the agent's log: it is stuck or starved".to_owned();
-            found.add(
-                Severity::Error,
-                rung_reason::AGENT_STALE,
-                &object,
-                &node.status.node.name,
-                &message,
-                next,
+    for row in &board.policies {
+        let Some(rates) = &row.rates else { continue };
+        let object = row.policy.to_string();
+        if rates.qos_drops > 0.0 {
+            let message = format!(
+                "QoS saturated: the limit of {}/s is reached, {}/s were not redirected and went on down the ladder",
+                row.redirects_per_second,
+                scaled(rates.qos_drops)
             );
+            let next = "raise spec.qos.redirectsPerSecond (0: no limit), if the backend can bear it";
+            for node in dropping.get(&row.policy).into_iter().flatten() {
+                found.add(
+                    Severity::Warning,
+                    rung_reason::QOS_LIMIT,
+                    &object,
+                    node,
+                    &message,
+                    next.to_owned(),
+                );
+            }
+        }
+        if rates.fallbacks.get(rung_reason::AGENT_STALE).is_some_and(|r| *r > 0.0) {
+            let message = "the agent does not renew its lease: the policy's rung is skipped";
+            for node in &board.sample.nodes {
+                let next = "see the agent's log: it is stuck or starved".to_owned();
+                let name = &node.status.node.name;
+                found.add(Severity::Error, rung_reason::AGENT_STALE, &object, name, message, next);
+            }
         }
     }
 }
 
 fn refusals(board: &Board, found: &mut Folded) {
+    let mut refusing: HashMap<Frontend, Vec<&str>> = HashMap::new();
+    for node in &board.sample.nodes {
+        for c in node.counters.frontends.iter().filter(|c| c.refusals > 0) {
+            refusing.entry(c.frontend).or_default().push(&node.status.node.name);
+        }
+    }
     for row in &board.frontends {
         let Some(rate) = row.rates.map(|r| r.refusals).filter(|r| *r > 0.0) else { continue };
         let who = row.service.as_ref().map(|s| format!(" (Service {s})")).unwrap_or_default();
@@ -314,18 +324,9 @@ fn refusals(board: &Board, found: &mut Folded) {
             }
             None => "which Service is it, and why has it no endpoints?".to_owned(),
         };
-        for node in &board.sample.nodes {
-            if node.counters.frontends.iter().any(|c| c.frontend == row.frontend && c.refusals > 0) {
-                let object = format!("frontend {}", row.frontend);
-                found.add(
-                    Severity::Warning,
-                    "Refused",
-                    &object,
-                    &node.status.node.name,
-                    &message,
-                    next.clone(),
-                );
-            }
+        for node in refusing.get(&row.frontend).into_iter().flatten() {
+            let object = format!("frontend {}", row.frontend);
+            found.add(Severity::Warning, "Refused", &object, node, &message, next.clone());
         }
     }
 }

@@ -340,11 +340,15 @@ fn add_policy_rates(sum: &mut PolicyRates, rates: PolicyRates) {
     }
 }
 
+/// The policy that holds each frontend.
+fn holders(status: &NodeStatus) -> HashMap<Frontend, &PolicyStatus> {
+    status.policies.iter().flat_map(|p| p.frontends.iter().map(move |f| (*f, p))).collect()
+}
+
 /// Puts in the rungs that an agent leaves out: those of policies that hold a frontend and have no backend for it. Who
 /// holds it is in the status.
 pub fn complete(list: &mut FrontendList, status: &NodeStatus) {
-    let holders: HashMap<Frontend, &PolicyStatus> =
-        status.policies.iter().flat_map(|p| p.frontends.iter().map(move |f| (*f, p))).collect();
+    let holders = holders(status);
     for item in &mut list.items {
         let Some(policy) = holders.get(&item.frontend) else { continue };
         if item.rungs.iter().any(|r| r.rung != RungKind::Service) {
@@ -391,10 +395,11 @@ fn frontend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<FrontendTop
     for (node, span) in sample.nodes.iter().zip(spans) {
         let counted: HashMap<Frontend, &FrontendCounters> =
             node.counters.frontends.iter().map(|c| (c.frontend, c)).collect();
+        let holders = holders(&node.status);
         let mut here = HashSet::new();
         for info in node.frontends.items.iter().filter(|i| here.insert(i.frontend)) {
             let backends = taking_rung(info).map_or(0, |r| r.backends.len() as u32);
-            let row = rows.entry(info.frontend).or_insert_with(|| frontend_row(info, &node.status));
+            let row = rows.entry(info.frontend).or_insert_with(|| frontend_row(info, &holders));
             row.backends += backends;
             row.state = row.state.min(frontend_state(info));
             let now = counted.get(&info.frontend).copied();
@@ -420,16 +425,10 @@ fn frontend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<FrontendTop
     rows.into_values().collect()
 }
 
-fn frontend_row(info: &FrontendInfo, status: &NodeStatus) -> FrontendTopItem {
+fn frontend_row(info: &FrontendInfo, holders: &HashMap<Frontend, &PolicyStatus>) -> FrontendTopItem {
     let policy = info.rungs.iter().find_map(|r| r.policy.clone());
     // A Service without endpoints has no rung that names it; the policy that matches it does.
-    let matched = || {
-        status
-            .policies
-            .iter()
-            .find(|p| p.frontends.contains(&info.frontend))
-            .and_then(|p| p.wanted.service.clone())
-    };
+    let matched = || holders.get(&info.frontend).and_then(|p| p.wanted.service.clone());
     FrontendTopItem {
         frontend: info.frontend,
         state: frontend_state(info),

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use balancing_api::{
     agent::Event,
-    cli::{ProblemItem, Severity},
+    cli::{NodeState, ProblemItem, Severity},
     policy::PolicyRef,
 };
 use crossterm::event::KeyEventKind;
@@ -360,7 +360,13 @@ impl Model {
             RateMode::SinceStart => Arc::new(since_start(latest)),
         };
         if let Link::Lost { error, .. } = &self.link {
-            Arc::make_mut(&mut board).problems.insert(0, unreachable(latest, error));
+            let board = Arc::make_mut(&mut board);
+            board.problems.insert(0, unreachable(latest, error));
+            for node in board.nodes.iter_mut().filter(|n| n.taken_at.is_some()) {
+                node.state = NodeState::Stale;
+                "AgentStopped".clone_into(&mut node.reason);
+                node.message = format!("its agent does not answer: {error}");
+            }
         }
         self.board = Some(board);
         self.board_number += 1;

@@ -25,7 +25,7 @@ use super::{
     view,
 };
 use crate::{
-    client::Client,
+    client::{self, Client},
     columns::{Row, Sort},
     recording::Recorder,
     sample::Board,
@@ -181,32 +181,43 @@ impl Outside {
     }
 }
 
-/// Tells the lines of the agent's events, many at once where they come fast.
+/// Follows the agent's events, again and again.
 async fn follow(client: Client, messages: mpsc::Sender<Msg>) {
+    const PAUSE: Duration = Duration::from_secs(2);
+    loop {
+        let why = match follow_once(&client, &messages).await {
+            Ok(()) => "the agent ended it".to_owned(),
+            Err(error) => error.short(),
+        };
+        if messages.send(Msg::TraceFailed(why)).await.is_err() {
+            return;
+        }
+        sleep(PAUSE).await;
+    }
+}
+
+/// Tells the lines of the agent's events, many at once where they come fast.
+async fn follow_once(client: &Client, messages: &mpsc::Sender<Msg>) -> Result<(), client::Error> {
     const RATE: u32 = 200;
     const GATHER: Duration = Duration::from_millis(100);
-    let mut lines = match client.lines(&format!("/v1/events?follow=true&rate={RATE}")).await {
-        Ok(lines) => lines,
-        Err(error) => return drop(messages.send(Msg::TraceFailed(error.short())).await),
-    };
+    let mut lines = client.lines(&format!("/v1/events?follow=true&rate={RATE}")).await?;
     let (mut events, mut lost) = (Vec::new(), 0);
     let mut tick = tokio::time::interval(GATHER);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            line = lines.next() => match line {
-                Ok(Some(line)) => match serde_json::from_slice::<AgentEvent>(&line) {
+            line = lines.next() => match line? {
+                Some(line) => match serde_json::from_slice::<AgentEvent>(&line) {
                     Ok(event) => events.push(event),
                     // A line of another kind, of which this version may know one.
                     Err(_) => lost += serde_json::from_slice::<LostEvents>(&line).map_or(0, |l| l.lost),
                 },
-                Ok(None) => return drop(messages.send(Msg::TraceFailed("the agent ended it".to_owned())).await),
-                Err(error) => return drop(messages.send(Msg::TraceFailed(error.short())).await),
+                None => return Ok(()),
             },
             _ = tick.tick(), if !events.is_empty() || lost > 0 => {
                 let batch = Msg::Events(std::mem::take(&mut events), std::mem::take(&mut lost));
                 if messages.send(batch).await.is_err() {
-                    return;
+                    return Ok(());
                 }
             }
         }

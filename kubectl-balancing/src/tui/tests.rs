@@ -396,6 +396,8 @@ fn ten_broken_set_ups() {
     );
     let mut stopped = live((120, 40), &world());
     stopped.update(Msg::Lost { error: "Connection refused".to_owned(), attempt: 3, retry_in: 4 });
+    press(&mut stopped, "2");
+    assert!(screen(&stopped).contains("◌ Stale") && screen(&stopped).contains("AgentStopped"));
     let words = ["the agent does not answer (Connection refused)", "start balancing-agent"];
     shows_broken("agent-stopped", "AgentStopped", &words, stopped);
 }
