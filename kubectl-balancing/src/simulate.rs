@@ -13,8 +13,8 @@ use balancing_api::{
 };
 use balancing_datapath::{
     self as datapath, Backend, FRONTEND_BALANCE, FRONTEND_CALLERS, FRONTEND_QOS, FRONTEND_REFUSE,
-    FRONTEND_SERVICE, FrontendKey, Kept, Maps, Outcome, PolicyReason, Rung, SCOPE_ANY, SCOPE_HOST, addr_from_ip,
-    decide,
+    FRONTEND_SERVICE, FrontendKey, Kept, Maps, Outcome, PolicyReason, Rung, SCOPE_ANY, SCOPE_HOST,
+    addr_from_ip, decide,
 };
 
 /// Scope of a frontend that only the host's own processes see, as the agent spells it.

@@ -9,8 +9,10 @@ use crate::columns::{Column, Row, Shown, Tone};
 /// Colour is on the first column alone, which is the state.
 #[must_use]
 pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool) -> String {
-    let columns: Vec<&Column<R>> =
-        R::columns().iter().filter(|c| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide).collect();
+    let columns: Vec<&Column<R>> = R::columns()
+        .iter()
+        .filter(|c| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide)
+        .collect();
     let plain = plain(rows, &columns);
     if colour { coloured(&plain, rows) } else { plain }
 }
