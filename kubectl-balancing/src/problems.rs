@@ -16,6 +16,8 @@ use crate::{
     text::{list, plural, scaled},
 };
 
+/// Problems that are listed at the most: nobody reads more.
+const MOST: usize = 1000;
 /// A map fuller than this is told of before it is full.
 pub(crate) const FULL: f64 = 0.8;
 
@@ -36,7 +38,8 @@ pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
     skipped(board, &mut found);
     refusals(board, &mut found);
     skew(board, &mut found);
-    let mut rows: Vec<ProblemItem> = found.0.into_values().collect();
+    let left_out = found.left_out;
+    let mut rows: Vec<ProblemItem> = found.rows.into_values().collect();
     rows.sort_by(|a, b| {
         (a.severity, !is_whole_node(a), &a.reason, &a.object).cmp(&(
             b.severity,
@@ -45,6 +48,16 @@ pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
             &b.object,
         ))
     });
+    if left_out > 0 {
+        rows.push(ProblemItem {
+            severity: Severity::Warning,
+            reason: "More".to_owned(),
+            object: "view".to_owned(),
+            message: format!("and {left_out} more problems, which are not listed"),
+            next: "mend some of these first, or look at one node or policy".to_owned(),
+            nodes: Vec::new(),
+        });
+    }
     rows
 }
 
@@ -57,7 +70,11 @@ pub fn is_whole_node(problem: &ProblemItem) -> bool {
 
 /// Problems by what they have in common.
 #[derive(Default)]
-struct Folded(BTreeMap<(String, String, String), ProblemItem>);
+struct Folded {
+    rows: BTreeMap<(String, String, String), ProblemItem>,
+    /// How many found no room.
+    left_out: usize,
+}
 
 impl Folded {
     fn add(
@@ -75,7 +92,11 @@ impl Folded {
             object.to_owned(),
             if of_policy { String::new() } else { message.to_owned() },
         );
-        let row = self.0.entry(key).or_insert_with(|| ProblemItem {
+        if self.rows.len() >= MOST && !self.rows.contains_key(&key) {
+            self.left_out += 1;
+            return;
+        }
+        let row = self.rows.entry(key).or_insert_with(|| ProblemItem {
             severity,
             reason: reason.to_owned(),
             object: object.to_owned(),
@@ -353,5 +374,74 @@ pub fn places(problem: &ProblemItem) -> String {
     match problem.nodes.len() {
         0..=3 => list(&problem.nodes, 3),
         n => format!("{n} nodes: {}", list(&problem.nodes, 3)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::demo::Demo;
+
+    fn board(nodes: u32, seconds: u64) -> Board {
+        let mut demo = Demo::new(1, nodes);
+        let before = demo.next(Duration::from_secs(seconds));
+        Board::new(demo.next(Duration::from_secs(1)), Some(&before))
+    }
+
+    #[test]
+    fn what_many_nodes_have_is_one_row() {
+        let board = board(100, 1);
+        let row = board.problems.iter().find(|p| p.object == "LocalRedirectPolicy/metrics-gateway").unwrap();
+        assert_eq!((row.nodes.len(), row.severity), (99, Severity::Warning));
+        // What is said of all of them names none.
+        assert!(
+            row.message.contains("matches no pod on these nodes") && !row.message.contains("demo-"),
+            "{}",
+            row.message
+        );
+        assert!(board.problems.is_sorted_by_key(|p| p.severity));
+    }
+
+    #[test]
+    fn each_kind_of_trouble_of_the_synthetic_cluster_is_found() {
+        let found = |board: &Board, reason: &str, object: &str| {
+            board.problems.iter().any(|p| p.reason == reason && p.object == object && !p.next.is_empty())
+        };
+        let first = board(12, 1);
+        for (reason, object) in [
+            ("Detached", "node"),
+            ("Missing", "node"),
+            ("MapFilling", "map backends"),
+            ("VersionSkew", "agent"),
+            ("FrontendConflict", "LocalRedirectPolicy/shadow-dns"),
+            ("ServiceNotFound", "BalancingPolicy/legacy-db"),
+            ("NoLocalBackend", "LocalRedirectPolicy/apiserver-cache"),
+        ] {
+            assert!(found(&first, reason, object), "{reason} {object}: {:?}", first.problems);
+        }
+        assert!(!found(&first, "QosLimit", "LocalRedirectPolicy/node-local-dns"));
+        assert!(found(&board(12, 22), "QosLimit", "LocalRedirectPolicy/node-local-dns"));
+        assert!(found(&board(12, 100), "NoLocalBackend", "LocalRedirectPolicy/log-cache"));
+    }
+
+    #[test]
+    fn nobody_reads_ten_thousand_problems() {
+        let mut board = board(3, 1);
+        let mut folded = Folded::default();
+        for i in 0..MOST + 5 {
+            folded.add(Severity::Error, "X", &format!("LocalRedirectPolicy/p{i}"), "n1", "", String::new());
+        }
+        assert_eq!((folded.rows.len(), folded.left_out), (MOST, 5));
+        let policy =
+            board.sample.nodes[0].status.policies.iter().find(|p| p.name == "shadow-dns").unwrap().clone();
+        for i in 0..MOST {
+            let name = format!("p{i}");
+            board.sample.nodes[0].status.policies.push(PolicyStatus { name, ..policy.clone() });
+        }
+        let rows = problem_rows(&board);
+        assert_eq!(rows.len(), MOST + 1);
+        assert!(rows.last().unwrap().message.starts_with("and "));
     }
 }

@@ -3,7 +3,7 @@
 //! A sample speaks of many nodes; one agent is the case of one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
     net::IpAddr,
 };
 
@@ -211,27 +211,25 @@ fn key(policy: &PolicyStatus) -> PolicyRef {
 }
 
 fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
-    let mut rows: BTreeMap<PolicyRef, PolicyTopItem> = BTreeMap::new();
+    let mut rows: BTreeMap<(PolicyKind, &str), PolicyTopItem> = BTreeMap::new();
     for (node, span) in sample.nodes.iter().zip(spans) {
         for status in &node.status.policies {
-            let name = key(status);
-            match rows.get_mut(&name) {
-                Some(row) => join_status(row, status),
-                None => {
-                    rows.insert(name.clone(), policy_row(name, status));
+            match rows.entry((status.kind, &status.name)) {
+                Entry::Occupied(mut row) => join_status(row.get_mut(), status),
+                Entry::Vacant(place) => {
+                    place.insert(policy_row(key(status), status));
                 }
             }
         }
         let counted: HashMap<&PolicyRef, &PolicyCounters> =
             node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
-        for (name, row) in &mut rows {
-            if let Some(now) = counted.get(name) {
+        for row in rows.values_mut() {
+            let now = counted.get(&row.policy).copied();
+            let rates = span.as_ref().and_then(|span| span.policy(&row.policy, now));
+            if let Some(now) = now {
                 add_policy_counters(row, now);
             }
-            if let Some(span) = span
-                && let Some(rates) =
-                    policy_rates(span, span.policies.get(name).copied(), counted.get(name).copied())
-            {
+            if let Some(rates) = rates {
                 add_policy_rates(row.rates.get_or_insert_default(), rates);
             }
         }
