@@ -3,7 +3,7 @@
 //! A sample speaks of many nodes; one agent is the case of one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -211,19 +211,20 @@ fn key(policy: &PolicyStatus) -> PolicyRef {
 }
 
 fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
-    let mut rows: BTreeMap<(PolicyKind, &str), PolicyTopItem> = BTreeMap::new();
+    let mut rows: Vec<PolicyTopItem> =
+        Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
+    let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
     for (node, span) in sample.nodes.iter().zip(spans) {
         for status in &node.status.policies {
-            match rows.entry((status.kind, &status.name)) {
-                Entry::Occupied(mut row) => join_status(row.get_mut(), status),
-                Entry::Vacant(place) => {
-                    place.insert(policy_row(key(status), status));
-                }
+            let next = rows.len();
+            match *known.entry((status.kind, &status.name)).or_insert(next) {
+                i if i < next => join_status(&mut rows[i], status),
+                _ => rows.push(policy_row(key(status), status)),
             }
         }
         let counted: HashMap<&PolicyRef, &PolicyCounters> =
             node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
-        for row in rows.values_mut() {
+        for row in &mut rows {
             let now = counted.get(&row.policy).copied();
             let rates = span.as_ref().and_then(|span| span.policy(&row.policy, now));
             if let Some(now) = now {
@@ -234,7 +235,6 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
             }
         }
     }
-    let mut rows: Vec<PolicyTopItem> = rows.into_values().collect();
     rows.sort_by(|a, b| {
         (severity(a.state), &a.policy.name, a.policy.kind).cmp(&(
             severity(b.state),

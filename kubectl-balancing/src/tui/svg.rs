@@ -1,14 +1,18 @@
 //! A screen as a picture: the cells of a terminal as SVG, the same bytes for the same cells. Pure.
 
-use std::fmt::Write as _;
+use std::{collections::HashMap, fmt::Write as _};
 
 use ratatui::{
     buffer::Buffer,
     style::{Color, Modifier},
 };
 
+use super::fit::width;
+
 /// Size of a cell, in units of the picture.
-const CELL: (f64, f64) = (8.4, 18.0);
+const CELL: (f64, f64) = (8.43, 16.3);
+/// From the top of a cell to the line that letters stand on.
+const BASELINE: f64 = 13.0;
 const MARGIN: f64 = 10.0;
 /// What the terminal's own colours are in a picture.
 const FOREGROUND: &str = "#d8dee9";
@@ -25,71 +29,79 @@ struct Look {
 /// The picture.
 #[must_use]
 pub fn svg(buffer: &Buffer) -> String {
-    let (columns, rows) = (buffer.area.width, buffer.area.height);
-    let size = (f64::from(columns) * CELL.0 + 2.0 * MARGIN, f64::from(rows) * CELL.1 + 2.0 * MARGIN);
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.1} {:.1}\" width=\"{:.0}\" height=\"{:.0}\">",
-        size.0, size.1, size.0, size.1
-    );
-    out.push_str(STYLE);
-    let _ = writeln!(out, "<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{BACKGROUND}\"/>");
-    out.push_str(&cells(buffer));
-    out.push_str("</svg>\n");
-    out
+    format!("{}{}</svg>\n", begin(buffer.area.width, buffer.area.height), cells(buffer))
 }
 
-const STYLE: &str = "<style>text{font:14px 'DejaVu Sans Mono','Menlo','Consolas',monospace;white-space:pre}\
+/// What stands before the cells of a picture of so many columns and rows.
+fn begin(columns: u16, rows: u16) -> String {
+    let width = f64::from(columns) * CELL.0 + 2.0 * MARGIN;
+    let height = f64::from(rows) * CELL.1 + 2.0 * MARGIN;
+    format!(
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.1} {height:.1}\" width=\"{width:.0}\" \
+         height=\"{height:.0}\" fill=\"{FOREGROUND}\">\n{STYLE}\
+         <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{BACKGROUND}\"/>\n"
+    )
+}
+
+const STYLE: &str = "<style>text{font:14px 'DejaVu Sans Mono','Menlo','Consolas',monospace}\
     .b{font-weight:bold}.d{opacity:.6}.u{text-decoration:underline}</style>\n";
 
-/// The cells alone, a group that can be one frame of several.
+/// The cells alone.
 fn cells(buffer: &Buffer) -> String {
-    let mut out = String::new();
-    for row in 0..buffer.area.height {
-        let mut runs: Vec<(u16, u16, Look, String)> = Vec::new();
-        let mut skip = 0;
-        for column in 0..buffer.area.width {
-            if skip > 0 {
-                skip -= 1;
-                continue;
-            }
-            let Some(cell) = buffer.cell((buffer.area.x + column, buffer.area.y + row)) else { continue };
-            let wide = super::fit::width(cell.symbol()).max(1);
-            skip = wide - 1;
-            let look = look(cell.fg, cell.bg, cell.modifier);
-            match runs.last_mut() {
-                Some((_, cells, last, text)) if *last == look => {
-                    *cells += wide;
-                    text.push_str(cell.symbol());
-                }
-                _ => runs.push((column, wide, look, cell.symbol().to_owned())),
-            }
+    (0..buffer.area.height).map(|row| row_of(buffer, row, MARGIN + f64::from(row) * CELL.1)).collect()
+}
+
+/// The cells of a row, at this height of the picture.
+fn row_of(buffer: &Buffer, row: u16, y: f64) -> String {
+    let mut runs: Vec<(u16, u16, Look, String)> = Vec::new();
+    let mut skip = 0;
+    for column in 0..buffer.area.width {
+        if skip > 0 {
+            skip -= 1;
+            continue;
         }
-        for (column, cells, look, text) in runs {
-            run(&mut out, row, column, cells, &look, &text);
+        let Some(cell) = buffer.cell((buffer.area.x + column, buffer.area.y + row)) else { continue };
+        let wide = width(cell.symbol()).max(1);
+        skip = wide - 1;
+        let look = look(cell.fg, cell.bg, cell.modifier);
+        match runs.last_mut() {
+            Some((_, cells, last, text)) if *last == look => {
+                *cells += wide;
+                text.push_str(cell.symbol());
+            }
+            _ => runs.push((column, wide, look, cell.symbol().to_owned())),
+        }
+    }
+    let mut out = String::new();
+    for (column, cells, look, text) in runs {
+        if let Some(back) = &look.back {
+            let (x, wide) = (at(column), f64::from(cells) * CELL.0);
+            let _ = writeln!(
+                out,
+                "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{wide:.1}\" height=\"{:.1}\" fill=\"{back}\"/>",
+                CELL.1
+            );
+        }
+        // Not every viewer keeps blanks, so words far apart are texts of their own.
+        let mut column = column;
+        for part in text.split("  ") {
+            word(&mut out, column, y, &look, part);
+            column += width(part) + 2;
         }
     }
     out
 }
 
-fn run(out: &mut String, row: u16, column: u16, cells: u16, look: &Look, text: &str) {
-    let (x, y) = (MARGIN + f64::from(column) * CELL.0, MARGIN + f64::from(row) * CELL.1);
-    let width = f64::from(cells) * CELL.0;
-    if let Some(back) = &look.back {
-        let _ = writeln!(
-            out,
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{back}\"/>",
-            CELL.1
-        );
-    }
+fn at(column: u16) -> f64 {
+    MARGIN + f64::from(column) * CELL.0
+}
+
+fn word(out: &mut String, column: u16, y: f64, look: &Look, text: &str) {
     let lead = text.len() - text.trim_start_matches(' ').len();
     let shown = text.trim_matches(' ');
     if shown.is_empty() {
         return;
     }
-    let x = x + lead as f64 * CELL.0;
-    let shown_cells = super::fit::width(shown);
     let mut class = String::new();
     for (modifier, name) in [(Modifier::BOLD, "b"), (Modifier::DIM, "d"), (Modifier::UNDERLINED, "u")] {
         if look.modifiers.contains(modifier) {
@@ -98,13 +110,14 @@ fn run(out: &mut String, row: u16, column: u16, cells: u16, look: &Look, text: &
         }
     }
     let class = if class.is_empty() { class } else { format!(" class=\"{class}\"") };
+    let fill = if look.colour == FOREGROUND { String::new() } else { format!(" fill=\"{}\"", look.colour) };
     // The length makes every viewer place the cells alike, whatever its font.
     let _ = writeln!(
         out,
-        "<text x=\"{x:.1}\" y=\"{:.1}\" fill=\"{}\" textLength=\"{:.1}\"{class}>{}</text>",
-        y + CELL.1 - 5.0,
-        look.colour,
-        f64::from(shown_cells) * CELL.0,
+        "<text x=\"{:.1}\" y=\"{:.1}\"{fill} textLength=\"{:.1}\"{class}>{}</text>",
+        at(column + lead as u16),
+        y + BASELINE,
+        f64::from(width(shown)) * CELL.0,
         escaped(shown)
     );
 }
@@ -165,40 +178,48 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// Several screens one after the other, each for so many seconds, again and again.
+/// Several screens one after the other, each for so many seconds, again and again. A row that many screens have is there
+/// once.
 #[must_use]
 pub fn animation(frames: &[(Buffer, f64)]) -> String {
     let Some((first, _)) = frames.first() else { return String::new() };
     let all: f64 = frames.iter().map(|(_, seconds)| seconds).sum();
-    let size = (
-        f64::from(first.area.width) * CELL.0 + 2.0 * MARGIN,
-        f64::from(first.area.height) * CELL.1 + 2.0 * MARGIN,
-    );
-    let mut out = String::new();
-    let _ = writeln!(
-        out,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.1} {:.1}\" width=\"{:.0}\" height=\"{:.0}\">",
-        size.0, size.1, size.0, size.1
-    );
-    out.push_str(STYLE);
-    out.push_str("<style>g{visibility:hidden}");
+    let mut rows: Vec<String> = Vec::new();
+    let mut known: HashMap<String, usize> = HashMap::new();
+    let mut shown = String::new();
+    let mut times = String::from("g{visibility:hidden}");
     let mut begun = 0.0;
-    for (i, (_, seconds)) in frames.iter().enumerate() {
+    for (i, (buffer, seconds)) in frames.iter().enumerate() {
         let (from, to) = (begun / all * 100.0, (begun + seconds) / all * 100.0);
         // The last frame stays to the end, so that there is none without a picture.
         let hide =
-            if i + 1 == frames.len() { String::new() } else { format!("{to:.3}%{{visibility:hidden}}") };
+            if i + 1 == frames.len() { String::new() } else { format!("{to:.2}%{{visibility:hidden}}") };
         let show = if i == 0 { String::new() } else { "0%{visibility:hidden}".to_owned() };
-        let _ = write!(out, "@keyframes f{i}{{{show}{from:.3}%{{visibility:visible}}{hide}}}");
-        let _ = write!(out, "#f{i}{{animation:f{i} {all:.1}s step-end infinite}}");
+        let _ = write!(times, "@keyframes f{i}{{{show}{from:.2}%{{visibility:visible}}{hide}}}");
+        let _ = write!(times, "#f{i}{{animation:f{i} {all:.1}s step-end infinite}}");
         begun += seconds;
+        let _ = writeln!(shown, "<g id=\"f{i}\">");
+        for row in 0..buffer.area.height {
+            let cells = row_of(buffer, row, 0.0);
+            if cells.is_empty() {
+                continue;
+            }
+            let next = rows.len();
+            let id = *known.entry(cells.clone()).or_insert(next);
+            if id == next {
+                rows.push(cells);
+            }
+            let _ = writeln!(shown, "<use href=\"#r{id}\" y=\"{:.1}\"/>", MARGIN + f64::from(row) * CELL.1);
+        }
+        shown.push_str("</g>\n");
     }
-    out.push_str("</style>\n");
-    let _ = writeln!(out, "<rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{BACKGROUND}\"/>");
-    for (i, (buffer, _)) in frames.iter().enumerate() {
-        let _ = writeln!(out, "<g id=\"f{i}\">\n{}</g>", cells(buffer));
+    let mut out = begin(first.area.width, first.area.height);
+    let _ = writeln!(out, "<style>{times}</style>\n<defs>");
+    for (id, row) in rows.iter().enumerate() {
+        // Not a group: those are hidden.
+        let _ = writeln!(out, "<svg id=\"r{id}\" overflow=\"visible\">\n{row}</svg>");
     }
-    out.push_str("</svg>\n");
+    let _ = writeln!(out, "</defs>\n{shown}</svg>");
     out
 }
 
@@ -215,10 +236,10 @@ mod tests {
         buffer.set_string(0, 1, "漢x", Style::new().add_modifier(Modifier::REVERSED));
         let picture = svg(&buffer);
         assert!(
-            picture.contains("fill=\"#ff6b5e\" textLength=\"58.8\" class=\"b\">a&lt;b &amp; c</text>"),
+            picture.contains("fill=\"#ff6b5e\" textLength=\"59.0\" class=\"b\">a&lt;b &amp; c</text>"),
             "{picture}"
         );
-        assert!(picture.contains(">漢x</text>") && picture.contains("textLength=\"25.2\""), "{picture}");
+        assert!(picture.contains(">漢x</text>") && picture.contains("textLength=\"25.3\""), "{picture}");
         assert_eq!(picture.matches("<text").count(), 2);
     }
 
@@ -232,7 +253,7 @@ mod tests {
         let picture = animation(&[(frame("one"), 1.0), (frame("two"), 3.0)]);
         assert_eq!((picture.matches(">one<").count(), picture.matches(">two<").count()), (1, 1));
         assert!(
-            picture.contains("@keyframes f1{0%{visibility:hidden}25.000%{visibility:visible}}"),
+            picture.contains("@keyframes f1{0%{visibility:hidden}25.00%{visibility:visible}}"),
             "{picture}"
         );
     }

@@ -221,7 +221,7 @@ fn the_page_of_the_live_view() {
     );
 }
 
-/// A script of keys over the synthetic cluster: `wait SECONDS`, `key KEYS`, `expect TEXT`. The picture shows what each
+/// A script of keys over the synthetic cluster: `run SAMPLES` without a picture, `wait SAMPLES`, `key KEYS`, `expect TEXT`. The picture shows what each
 /// step led to.
 #[test]
 fn the_animated_demo() {
@@ -240,7 +240,14 @@ fn the_animated_demo() {
                     let board = Board::new(demo.next(Duration::from_secs(2)), before.as_ref());
                     before = Some(board.sample.clone());
                     model.update(Msg::Data(Arc::new(board)));
-                    shot(&model, &mut frames, 0.5);
+                    shot(&model, &mut frames, 0.8);
+                }
+            }
+            "run" => {
+                for _ in 0..text.parse::<u64>().unwrap() {
+                    let board = Board::new(demo.next(Duration::from_secs(2)), before.as_ref());
+                    before = Some(board.sample.clone());
+                    model.update(Msg::Data(Arc::new(board)));
                 }
             }
             "key" => {
