@@ -20,7 +20,7 @@ use crate::{
     kernel::{Failure, Grace, KernelStore, ProgrammedFrontend, Programmer, Unread, View},
     metrics::Metrics,
     snapshot::{Dirty, Snapshot},
-    source::Batch,
+    source::{Batch, manifests::FOLDER},
 };
 
 /// What became of writing the desired state.
@@ -209,6 +209,9 @@ impl Core {
                 return Err(format!("programs are not attached: {}", hooks.join(", ")));
             }
         }
+        if !self.settled && self.unread.iter().any(|file| file == FOLDER) {
+            return Err("the folder of manifests has not been read since the start".to_owned());
+        }
         match &self.differing {
             None => Err("the maps have not been read back yet".to_owned()),
             Some(differing) if differing.is_empty() || self.settled => Ok(()),
@@ -240,10 +243,23 @@ impl Core {
                     report.reason = failure_reason(failure);
                     report.message = failure.to_string();
                 }
+                if let Some(edit) = self.edit_not_applied(&report.policy, report.state) {
+                    let before = if report.message.is_empty() { "" } else { "; " };
+                    report.message.push_str(&format!("{before}{edit}"));
+                }
                 let programmed = self.programmed_backends(&report.policy, &report.frontends, &names);
                 report.into_status(programmed)
             })
             .collect()
+    }
+
+    /// What a source says of a policy that cannot be understood, while what it said before is in force.
+    fn edit_not_applied(&self, policy: &PolicyRef, state: PolicyState) -> Option<String> {
+        let object = policy.to_string();
+        let error = self.errors.iter().find(|error| error.object == object)?;
+        (state != PolicyState::Invalid).then(|| {
+            format!("its last edit is not applied: {}:{}: {}", error.file, error.line, error.message)
+        })
     }
 
     /// Distinct backends that the maps hold for a policy.

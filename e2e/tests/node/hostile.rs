@@ -27,6 +27,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("invalid_policies_harm_nothing", invalid_policies_harm_nothing),
     ("an_empty_and_a_huge_file", an_empty_and_a_huge_file),
     ("a_folder_that_disappears", a_folder_that_disappears),
+    ("an_agent_whose_folder_was_never_read_is_not_ready", an_agent_whose_folder_was_never_read_is_not_ready),
+    ("an_invalid_edit_is_told_with_the_policy", an_invalid_edit_is_told_with_the_policy),
     ("a_full_map_keeps_what_is_there", a_full_map_keeps_what_is_there),
     ("garbage_to_the_api", garbage_to_the_api),
     ("wrong_command_lines", wrong_command_lines),
@@ -322,4 +324,44 @@ fn ended_with(mut agent: Agent, options: &Options, code: i32, message: &str) -> 
     ensure!(status.code() == Some(code), "ended with {status}, not {code}\n{}", agent.log_tail());
     ensure!(agent.log().contains(message), "the message does not say {message:?}: {}", agent.log_tail());
     agent.no_panic()
+}
+
+fn an_agent_whose_folder_was_never_read_is_not_ready(network: &Network) -> Result<()> {
+    let mut node = TestNode::new(network, "n1")?;
+    fs::remove_dir_all(node.folder.path())?;
+    node.agent.spawn(&Options::default())?;
+    let api = node.api();
+    let said = wait::until(
+        PATIENCE,
+        || "an answer about the folder".to_owned(),
+        || {
+            let Ok(answer) = api.get("/readyz") else { return Ok(None) };
+            let text = String::from_utf8_lossy(&answer.body).into_owned();
+            Ok(text.contains("folder").then_some((answer.status, text)))
+        },
+    )?;
+    ensure!(said.0 == 503, "/readyz answers {said:?}");
+    fs::create_dir(node.folder.path())?;
+    node.agent.wait_ready()?;
+    node.healthy()
+}
+
+fn an_invalid_edit_is_told_with_the_policy(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &bed::scenario(network))?;
+    node.settle()?;
+    let policy = bed::web_policy();
+    let name = policy["metadata"]["name"].as_str().context("the policy has a name")?.to_owned();
+    let mut wrong = policy.clone();
+    wrong["spec"]["backend"]["toPorts"][0]["port"] = json!("abc");
+    let others = bed::scenario(network).into_iter().filter(|o| *o != policy);
+    let edited: Vec<Value> = others.chain([wrong]).collect();
+    node.apply("10-objects.json", &edited)?;
+    let status = wait::until(
+        PATIENCE,
+        || "the edit in the policy's message".to_owned(),
+        || Ok(Some(node.api().policy(&name)?).filter(|p| p.message.contains("its last edit is not applied"))),
+    )?;
+    ensure!(status.state == PolicyState::Programmed, "it is {:?}: {}", status.state, status.message);
+    ensure!(status.message.contains("10-objects.json:"), "no file: {}", status.message);
+    still_good(&mut node)
 }

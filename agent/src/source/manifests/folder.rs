@@ -16,7 +16,7 @@ use crate::snapshot::{Object, ObjectChange, ObjectKey};
 pub(super) type FileName = Arc<OsStr>;
 
 /// Name under which errors of the folder itself are reported.
-pub(super) const FOLDER: &str = ".";
+pub const FOLDER: &str = ".";
 
 /// What is known of a file.
 #[derive(Debug, Default)]

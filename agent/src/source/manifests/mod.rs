@@ -33,6 +33,7 @@ use super::Batch;
 use crate::snapshot::{Converter, Object};
 use contents::Problem;
 use file::{Found, Stamp};
+pub use folder::FOLDER;
 use folder::{FileName, Folder};
 
 /// Name of the source in documents.
