@@ -501,7 +501,7 @@ impl Row for PolicyTopItem {
 }
 
 /// Does its limit keep connections from its backends?
-fn is_saturated(row: &PolicyTopItem) -> bool {
+pub(crate) fn is_saturated(row: &PolicyTopItem) -> bool {
     row.state == PolicyState::Programmed && row.rates.as_ref().is_some_and(|r| r.qos_drops > 0.0)
 }
 

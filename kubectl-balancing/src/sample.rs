@@ -22,6 +22,7 @@ use balancing_api::{
 use jiff::Timestamp;
 
 use crate::{
+    columns::is_saturated,
     nodes::node_rows,
     problems::{is_whole_node, problem_rows},
 };
@@ -236,8 +237,9 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
         }
     }
     rows.sort_by(|a, b| {
-        (severity(a.state), &a.policy.name, a.policy.kind).cmp(&(
+        (severity(a.state), !is_saturated(a), &a.policy.name, a.policy.kind).cmp(&(
             severity(b.state),
+            !is_saturated(b),
             &b.policy.name,
             b.policy.kind,
         ))

@@ -47,7 +47,7 @@ pub fn text(buffer: &Buffer) -> String {
 #[must_use]
 pub fn files(model: &Model) -> Vec<(&'static str, String)> {
     let buffer = paint(model);
-    let mut files = vec![("txt", text(&buffer)), ("svg", svg(&buffer))];
+    let mut files = vec![("txt", text(&buffer)), ("svg", svg(&buffer, model.theme))];
     if let Some(board) = model.board.as_deref()
         && let Ok(json) = top::json(
             model.what(),

@@ -7,7 +7,7 @@ use ratatui::{
     style::{Color, Modifier},
 };
 
-use super::fit::width;
+use super::{fit::width, style::Theme};
 
 /// Size of a cell, in units of the picture.
 const CELL: (f64, f64) = (8.43, 16.3);
@@ -15,8 +15,20 @@ const CELL: (f64, f64) = (8.43, 16.3);
 const BASELINE: f64 = 13.0;
 const MARGIN: f64 = 10.0;
 /// What the terminal's own colours are in a picture.
-const FOREGROUND: &str = "#d8dee9";
-const BACKGROUND: &str = "#1b1f27";
+#[derive(Clone, Copy)]
+struct Paper {
+    fore: &'static str,
+    back: &'static str,
+}
+
+impl Paper {
+    fn of(theme: Theme) -> Self {
+        match theme {
+            Theme::Light => Self { fore: "#24292f", back: "#ffffff" },
+            _ => Self { fore: "#d8dee9", back: "#1b1f27" },
+        }
+    }
+}
 
 /// How a run of cells is drawn.
 #[derive(Clone, PartialEq)]
@@ -28,18 +40,20 @@ struct Look {
 
 /// The picture.
 #[must_use]
-pub fn svg(buffer: &Buffer) -> String {
-    format!("{}{}</svg>\n", begin(buffer.area.width, buffer.area.height), cells(buffer))
+pub fn svg(buffer: &Buffer, theme: Theme) -> String {
+    let paper = Paper::of(theme);
+    format!("{}{}</svg>\n", begin(buffer.area.width, buffer.area.height, paper), cells(buffer, paper))
 }
 
 /// What stands before the cells of a picture of so many columns and rows.
-fn begin(columns: u16, rows: u16) -> String {
+fn begin(columns: u16, rows: u16, paper: Paper) -> String {
+    let Paper { fore, back } = paper;
     let width = f64::from(columns) * CELL.0 + 2.0 * MARGIN;
     let height = f64::from(rows) * CELL.1 + 2.0 * MARGIN;
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width:.1} {height:.1}\" width=\"{width:.0}\" \
-         height=\"{height:.0}\" fill=\"{FOREGROUND}\">\n{STYLE}\
-         <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{BACKGROUND}\"/>\n"
+         height=\"{height:.0}\" fill=\"{fore}\">\n{STYLE}\
+         <rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"{back}\"/>\n"
     )
 }
 
@@ -47,12 +61,12 @@ const STYLE: &str = "<style>text{font:14px 'DejaVu Sans Mono','Menlo','Consolas'
     .b{font-weight:bold}.d{opacity:.6}.u{text-decoration:underline}</style>\n";
 
 /// The cells alone.
-fn cells(buffer: &Buffer) -> String {
-    (0..buffer.area.height).map(|row| row_of(buffer, row, MARGIN + f64::from(row) * CELL.1)).collect()
+fn cells(buffer: &Buffer, paper: Paper) -> String {
+    (0..buffer.area.height).map(|row| row_of(buffer, row, MARGIN + f64::from(row) * CELL.1, paper)).collect()
 }
 
 /// The cells of a row, at this height of the picture.
-fn row_of(buffer: &Buffer, row: u16, y: f64) -> String {
+fn row_of(buffer: &Buffer, row: u16, y: f64, paper: Paper) -> String {
     let mut runs: Vec<(u16, u16, Look, String)> = Vec::new();
     let mut skip = 0;
     for column in 0..buffer.area.width {
@@ -63,7 +77,7 @@ fn row_of(buffer: &Buffer, row: u16, y: f64) -> String {
         let Some(cell) = buffer.cell((buffer.area.x + column, buffer.area.y + row)) else { continue };
         let wide = width(cell.symbol()).max(1);
         skip = wide - 1;
-        let look = look(cell.fg, cell.bg, cell.modifier);
+        let look = look(cell.fg, cell.bg, cell.modifier, paper);
         match runs.last_mut() {
             Some((_, cells, last, text)) if *last == look => {
                 *cells += wide;
@@ -85,7 +99,7 @@ fn row_of(buffer: &Buffer, row: u16, y: f64) -> String {
         // Not every viewer keeps blanks, so words far apart are texts of their own.
         let mut column = column;
         for part in text.split("  ") {
-            word(&mut out, column, y, &look, part);
+            word(&mut out, column, y, &look, part, paper);
             column += width(part) + 2;
         }
     }
@@ -96,7 +110,7 @@ fn at(column: u16) -> f64 {
     MARGIN + f64::from(column) * CELL.0
 }
 
-fn word(out: &mut String, column: u16, y: f64, look: &Look, text: &str) {
+fn word(out: &mut String, column: u16, y: f64, look: &Look, text: &str, paper: Paper) {
     let lead = text.len() - text.trim_start_matches(' ').len();
     let shown = text.trim_matches(' ');
     if shown.is_empty() {
@@ -110,7 +124,7 @@ fn word(out: &mut String, column: u16, y: f64, look: &Look, text: &str) {
         }
     }
     let class = if class.is_empty() { class } else { format!(" class=\"{class}\"") };
-    let fill = if look.colour == FOREGROUND { String::new() } else { format!(" fill=\"{}\"", look.colour) };
+    let fill = if look.colour == paper.fore { String::new() } else { format!(" fill=\"{}\"", look.colour) };
     // The length makes every viewer place the cells alike, whatever its font.
     let _ = writeln!(
         out,
@@ -122,11 +136,11 @@ fn word(out: &mut String, column: u16, y: f64, look: &Look, text: &str) {
     );
 }
 
-fn look(fg: Color, bg: Color, modifiers: Modifier) -> Look {
-    let colour = hex(fg).unwrap_or_else(|| FOREGROUND.to_owned());
+fn look(fg: Color, bg: Color, modifiers: Modifier, paper: Paper) -> Look {
+    let colour = hex(fg).unwrap_or_else(|| paper.fore.to_owned());
     let back = hex(bg);
     if modifiers.contains(Modifier::REVERSED) {
-        let back_was = back.unwrap_or_else(|| BACKGROUND.to_owned());
+        let back_was = back.unwrap_or_else(|| paper.back.to_owned());
         return Look { colour: back_was, back: Some(colour), modifiers };
     }
     Look { colour, back, modifiers }
@@ -183,11 +197,12 @@ fn escaped(text: &str) -> String {
 #[must_use]
 pub fn animation(frames: &[(Buffer, f64)]) -> String {
     let Some((first, _)) = frames.first() else { return String::new() };
+    let paper = Paper::of(Theme::Dark);
     let all: f64 = frames.iter().map(|(_, seconds)| seconds).sum();
     let mut rows: Vec<String> = Vec::new();
     let mut known: HashMap<String, usize> = HashMap::new();
     let mut shown = String::new();
-    let mut times = String::from("g{visibility:hidden}");
+    let mut times = String::from("g{visibility:hidden}#f0{visibility:visible}");
     let mut begun = 0.0;
     for (i, (buffer, seconds)) in frames.iter().enumerate() {
         let (from, to) = (begun / all * 100.0, (begun + seconds) / all * 100.0);
@@ -200,7 +215,7 @@ pub fn animation(frames: &[(Buffer, f64)]) -> String {
         begun += seconds;
         let _ = writeln!(shown, "<g id=\"f{i}\">");
         for row in 0..buffer.area.height {
-            let cells = row_of(buffer, row, 0.0);
+            let cells = row_of(buffer, row, 0.0, paper);
             if cells.is_empty() {
                 continue;
             }
@@ -213,7 +228,7 @@ pub fn animation(frames: &[(Buffer, f64)]) -> String {
         }
         shown.push_str("</g>\n");
     }
-    let mut out = begin(first.area.width, first.area.height);
+    let mut out = begin(first.area.width, first.area.height, paper);
     let _ = writeln!(out, "<style>{times}</style>\n<defs>");
     for (id, row) in rows.iter().enumerate() {
         // Not a group: those are hidden.
@@ -234,7 +249,7 @@ mod tests {
         let mut buffer = Buffer::empty(Rect::new(0, 0, 12, 2));
         buffer.set_string(1, 0, "a<b & c", Style::new().fg(Color::LightRed).add_modifier(Modifier::BOLD));
         buffer.set_string(0, 1, "漢x", Style::new().add_modifier(Modifier::REVERSED));
-        let picture = svg(&buffer);
+        let picture = svg(&buffer, Theme::Dark);
         assert!(
             picture.contains("fill=\"#ff6b5e\" textLength=\"59.0\" class=\"b\">a&lt;b &amp; c</text>"),
             "{picture}"

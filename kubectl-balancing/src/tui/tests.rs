@@ -193,12 +193,12 @@ fn pictures() {
     ] {
         let mut model = demo((120, 40), 180);
         press(&mut model, keys);
-        picture(&format!("top-{name}"), &svg::svg(&export::paint(&model)));
+        picture(&format!("top-{name}"), &svg::svg(&export::paint(&model), model.theme));
     }
     for (name, theme) in [("light", Theme::Light), ("mono", Theme::Mono), ("cb", Theme::Cb)] {
         let mut model = demo((120, 40), 180);
         model.theme = theme;
-        picture(&format!("top-theme-{name}"), &svg::svg(&export::paint(&model)));
+        picture(&format!("top-theme-{name}"), &svg::svg(&export::paint(&model), model.theme));
     }
 }
 
@@ -412,7 +412,7 @@ fn ten_broken_set_ups() {
 #[test]
 fn screens_of_a_policy() {
     for (name, keys) in
-        [("effective", "jjjjjj\n"), ("no-local-pod", "jjj\n"), ("not-ready", "jjjj\n"), ("conflict", "jj\n")]
+        [("effective", "jjjjj\n"), ("no-local-pod", "jjj\n"), ("not-ready", "jjjj\n"), ("conflict", "jj\n")]
     {
         shows(&format!("policy-{name}"), |size| {
             let mut model = live(size, &world());
