@@ -57,7 +57,7 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Show policies, frontends or backends with their rates, live or once
+    /// Show policies, nodes, frontends, backends or problems, with rates, live or once
     ///
     /// On a terminal this is a live view: press ? for its keys. Without a terminal, with --once or with -o it prints.
     ///

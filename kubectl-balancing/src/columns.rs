@@ -231,7 +231,7 @@ pub trait Row: Sized + 'static {
 
 /// There is no such column.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot sort by {asked:?}; columns are: {known}")]
+#[error("there is no column {asked:?}; columns are: {known}")]
 pub struct UnknownColumn {
     asked: String,
     known: String,

@@ -44,7 +44,7 @@ Examples:
   # What a template makes
   helm template . | kubectl balancing validate -f -
 
-  # A finding that is meant: for one policy, or with the annotation balancing.elf.io/suppress in its file
+  # A finding that is meant, for one policy; in its file: annotation balancing.elf.io/suppress
   kubectl balancing validate -f manifests/ -S BAL0306=LocalRedirectPolicy/web
 
   # Annotations on a pull request, and a report for its code scanning
