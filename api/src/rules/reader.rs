@@ -102,9 +102,16 @@ impl<'a> Fields<'a> {
         report.add(code::UNKNOWN_FIELD, Severity::Error, place, message, &help);
     }
 
-    /// The known field, not itself there, that an unknown one is a slip of.
+    /// The known field, not itself there, that an unknown one is a slip of: nearly the same, or the last word of it
+    /// (`name` for `serviceName`).
     fn meant_by(&self, key: &str) -> Option<&'static str> {
-        nearest(key, self.known.iter().copied().filter(|k| self.get(k).is_none()))
+        let absent = || self.known.iter().copied().filter(|k| self.get(k).is_none());
+        let last_word =
+            |known: &str| known.strip_suffix(&*capitalised(key)).is_some_and(|start| !start.is_empty());
+        nearest(key, absent()).or_else(|| {
+            let mut ends = absent().filter(|known| last_word(known));
+            ends.next().filter(|_| ends.next().is_none())
+        })
     }
 
     /// A field; null is absent.
@@ -243,4 +250,10 @@ fn to_add(key: &str) -> &'static str {
 /// How to make text of a value. What it was before YAML made a number of it is not known any more.
 pub(super) fn to_text(value: &Value) -> &'static str {
     if value.is_number() || value.is_boolean() { "put it in quotes" } else { "" }
+}
+
+/// The key as it stands at the end of a longer one.
+fn capitalised(key: &str) -> String {
+    let mut letters = key.chars();
+    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -586,6 +586,10 @@ fn unknown_fields_apply_and_are_told() {
     assert!(checked.policy.is_some());
     let help = |edit: fn(&mut Value)| edited(edit).findings[0].help.clone();
     assert_eq!(help(|v| v["spec"]["Qos"] = json!({})), "did you mean \"qos\"?");
+    let short = |v: &mut Value| {
+        v["spec"]["frontend"] = json!({"serviceMatcher": {"name": "web", "namespace": "default"}})
+    };
+    assert_eq!(help(short), "did you mean \"serviceName\"?");
     assert_eq!(
         help(|v| v["spec"]["backend"]["onNoBackend"] = json!("Refuse")),
         "onNoBackend belongs in spec.config"
