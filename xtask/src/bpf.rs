@@ -257,7 +257,7 @@ fn build(root: &Path, artifact: &Artifact) -> Result<Vec<u8>> {
     let cargo_home = env::var_os("CARGO_HOME")
         .map(PathBuf::from)
         .unwrap_or_else(|| PathBuf::from(env::var_os("HOME").unwrap_or_default()).join(".cargo"));
-    let flags = [
+    let mut flags = vec![
         format!("--sysroot={}", sysroot.display()),
         "--cfg=bpf_target_arch=\"x86_64\"".to_owned(),
         "-Clink-arg=--btf".to_owned(),
@@ -267,8 +267,13 @@ fn build(root: &Path, artifact: &Artifact) -> Result<Vec<u8>> {
         // The same paths in the object wherever it is built.
         format!("--remap-path-prefix={}=/src", root.display()),
         format!("--remap-path-prefix={}=/cargo", cargo_home.display()),
-    ]
-    .join("\x1f");
+    ];
+    // The folder of a registry is named by its host, which is a mirror's on some machines. The last match counts.
+    let registries = fs::read_dir(cargo_home.join("registry/src")).into_iter().flatten().flatten();
+    flags.extend(
+        registries.map(|folder| format!("--remap-path-prefix={}=/registry", folder.path().display())),
+    );
+    let flags = flags.join("\x1f");
     let target_dir = root.join("target/bpf");
     execute(
         Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
