@@ -6,15 +6,19 @@
 
 pub mod agent;
 pub mod cli;
+pub mod crd;
 pub mod manifest;
 pub mod names;
 pub mod net;
 pub mod node;
+pub mod node_state;
 pub mod open;
 pub mod pattern;
 pub mod policy;
 pub mod recording;
+pub mod records;
 pub mod rules;
+mod schema;
 pub mod services;
 pub mod trace;
 pub mod version;

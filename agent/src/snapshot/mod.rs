@@ -1,17 +1,12 @@
 //! What the agent knows of its objects, as compact records with the indexes that compile asks by.
 
-mod convert;
-mod records;
-
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use balancing_api::policy::PolicyRef;
-
-pub use convert::{ConvertError, Converter};
-pub use records::*;
+pub use balancing_api::records::*;
 
 /// What changed in a snapshot, by identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

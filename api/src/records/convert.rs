@@ -2,14 +2,6 @@
 
 use std::net::IpAddr;
 
-use balancing_api::{
-    manifest::Path,
-    names::{
-        ANNOTATION_CONFIG_MIRROR, ANNOTATION_NODE_PROXY_IPV4, ANNOTATION_NODE_PROXY_IPV6, LABEL_HEADLESS,
-        LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME,
-    },
-    net::Protocol,
-};
 use k8s_openapi::{
     api::{core::v1, discovery::v1 as discovery},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -18,6 +10,14 @@ use k8s_openapi::{
 use super::{
     Hints, Interner, Labels, Name, Node, Phase, Pod, Service, ServicePort, Slice, SliceEndpoint, SlicePort,
     Text, Unsupported,
+};
+use crate::{
+    manifest::Path,
+    names::{
+        ANNOTATION_CONFIG_MIRROR, ANNOTATION_NODE_PROXY_IPV4, ANNOTATION_NODE_PROXY_IPV6, LABEL_HEADLESS,
+        LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME,
+    },
+    net::Protocol,
 };
 
 /// Seconds of session affinity where a Service names none (Kubernetes).
@@ -328,7 +328,7 @@ impl Converter {
 
 #[cfg(test)]
 mod tests {
-    use crate::snapshot::Usability;
+    use crate::records::Usability;
     use serde::de::DeserializeOwned;
     use serde_json::json;
 

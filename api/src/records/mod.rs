@@ -1,4 +1,6 @@
-//! The product's own compact records of Kubernetes objects: what compile needs of each and nothing else.
+//! The product's own compact records of Kubernetes objects: what agent and operator need of each and nothing else.
+
+mod convert;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -8,8 +10,11 @@ use std::{
     sync::Arc,
 };
 
-use balancing_api::{net::Protocol, policy::PolicyRef, rules::checked};
 use jiff::Timestamp;
+
+pub use convert::{ConvertError, Converter};
+
+use crate::{net::Protocol, policy::PolicyRef, rules::checked};
 
 /// A shared string.
 pub type Text = Arc<str>;
