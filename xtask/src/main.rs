@@ -2,6 +2,7 @@
 
 mod bench;
 mod bpf;
+mod control_plane;
 mod demo;
 mod process;
 mod setup;
@@ -12,7 +13,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  setup          install what tests and demo need, once (Debian packages, a BPF file system, build tools)
+  setup          install what tests and demo need, once (Debian packages, a BPF file system, build tools, and the
+                 programs of a Kubernetes control plane, which are built with Go)
   demo [--once]  the product on this machine, without a cluster: namespaces as pods, real DNS and HTTP traffic,
                  `kubectl balancing top` on it; with --once it prints the tables, checks them and ends
   test           everything that must hold: format, lints, the eBPF object, and all tests

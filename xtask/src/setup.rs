@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    bpf,
+    bpf, control_plane,
     process::{cargo, find, run},
 };
 
@@ -25,6 +25,12 @@ const BPFFS: &str = "/sys/fs/bpf";
 
 /// All of it.
 pub(crate) fn everything() -> Result<()> {
+    for_tests()?;
+    control_plane::ensure_built()
+}
+
+/// All but the control plane, which is a stage of its own where times are told.
+pub(crate) fn for_tests() -> Result<()> {
     machine()?;
     rust_components()?;
     bpf::ensure_tools()

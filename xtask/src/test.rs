@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
-    bpf,
+    bpf, control_plane,
     process::{cargo, run as execute, shown},
     setup,
 };
@@ -19,7 +19,8 @@ use crate::{
 /// The workspace's default members are everything but the kernel programs, which only build for the BPF target.
 pub(crate) fn run() -> Result<()> {
     let mut stages = Stages::default();
-    stages.run("setup", setup::everything)?;
+    stages.run("setup", setup::for_tests)?;
+    stages.run("control plane", control_plane::ensure_built)?;
     stages.run("format", || execute(&mut cargo(&["fmt", "--all", "--check"])))?;
     stages.run("lints", || {
         execute(&mut cargo(&["clippy", "--locked", "--all-targets", "--", "-D", "warnings"]))
@@ -35,7 +36,7 @@ pub(crate) fn run() -> Result<()> {
     });
     eprintln!();
     for (name, took) in &stages.0 {
-        eprintln!("{name:<12} {:>6.1} s", took.as_secs_f32());
+        eprintln!("{name:<14} {:>6.1} s", took.as_secs_f32());
     }
     writeln!(io::stdout(), "{} passed, {} failed, {} skipped", tests.passed, tests.failed, tests.skipped)?;
     passed
