@@ -23,6 +23,17 @@ pub struct DecodeError {
     pub message: String,
 }
 
+/// Read a JSON value as a type. Fields that the type does not have are of no interest.
+///
+/// # Errors
+/// [`DecodeError`] with the path of the first value that does not fit.
+pub fn decode_value<T: DeserializeOwned>(value: &serde_json::Value) -> Result<T, DecodeError> {
+    let mut track = serde_path_to_error::Track::new();
+    let deserializer = serde_path_to_error::Deserializer::new(value, &mut track);
+    let result: Result<T, serde_json::Error> = T::deserialize(deserializer);
+    result.map_err(|error| DecodeError { path: tracked(&track.path()), message: error.to_string() })
+}
+
 /// Read an object as a type. An object without a name is an error.
 ///
 /// # Errors

@@ -10,7 +10,7 @@ mod scalar;
 mod spans;
 mod tree;
 
-pub use decode::{DecodeError, Decoded, decode};
+pub use decode::{DecodeError, Decoded, decode, decode_value};
 pub use file::{MAX_BYTES, is_file_name, utf8};
 pub use path::{Path, Segment};
 use serde_json::Value;
