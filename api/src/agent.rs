@@ -6,6 +6,7 @@
 use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
     net::{Frontend, Protocol},
     open::open_enum,
     policy::{PolicyKind, PolicyRef},
+    schema,
 };
 
 /// A document with the `apiVersion` and `kind` that every answer carries in front.
@@ -194,6 +196,9 @@ pub struct PolicyStatus {
     pub id: u32,
     /// `metadata.generation` the agent has applied.
     pub generation: i64,
+    /// When it was created, where its object says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
     /// Its state here.
     pub state: PolicyState,
     /// Why; see [`crate::names::reason`].
@@ -215,11 +220,13 @@ pub struct PolicyStatus {
 }
 
 /// How many backends are wanted and programmed, each counted once a policy.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct BackendCount {
     /// What the objects ask for.
+    #[schemars(schema_with = "schema::count")]
     pub wanted: u32,
     /// What the maps hold.
+    #[schemars(schema_with = "schema::count")]
     pub programmed: u32,
 }
 

@@ -5,6 +5,8 @@
 //! spelled in this crate and nowhere else.
 
 pub mod agent;
+pub mod backends;
+pub mod claims;
 pub mod cli;
 pub mod crd;
 pub mod manifest;
@@ -15,6 +17,7 @@ pub mod node_state;
 pub mod open;
 pub mod pattern;
 pub mod policy;
+pub mod published;
 pub mod recording;
 pub mod records;
 pub mod rules;

@@ -19,6 +19,14 @@ pub const ANNOTATION_SUPPRESS: &str = "balancing.elf.io/suppress";
 pub const ANNOTATION_NODE_PROXY_IPV4: &str = "balancing.elf.io/nodeProxyIpv4";
 /// Annotation of a Node: the IPv6 address of its proxy.
 pub const ANNOTATION_NODE_PROXY_IPV6: &str = "balancing.elf.io/nodeProxyIpv6";
+/// Annotation of a Node: its number, decimal, 1 to 2^32-1; the operator assigns it.
+pub const ANNOTATION_NODE_ID: &str = "balancing.elf.io/nodeId";
+/// Label of the operator's EndpointSlices with backends: the policy's kind. See [`crate::published`].
+pub const LABEL_POLICY_KIND: &str = "balancing.elf.io/policy-kind";
+/// Label of the operator's EndpointSlices with backends: the policy's name, by [`crate::published::label_value`].
+pub const LABEL_POLICY_NAME: &str = "balancing.elf.io/policy-name";
+/// Label of the operator's EndpointSlices with the addresses of all nodes.
+pub const LABEL_NODES: &str = "balancing.elf.io/nodes";
 /// Annotation of the mirror of a static pod (Kubernetes): the uid that its cgroup is named by.
 pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 /// Label that groups EndpointSlices by Service (Kubernetes).
@@ -54,8 +62,18 @@ pub mod event_failure {
     pub const UNRECORDED: &str = "Unrecorded";
 }
 
-/// Condition types of an agent's node.
+/// Condition types of policies and nodes.
 pub mod condition {
+    /// Policy: its spec is valid and it holds a frontend on some node.
+    pub const ACCEPTED: &str = "Accepted";
+    /// Policy: another one holds its frontends on some nodes. Absent where none does.
+    pub const CONFLICTED: &str = "Conflicted";
+    /// Policy: what it refers to is there, with these ports.
+    pub const RESOLVED_REFS: &str = "ResolvedRefs";
+    /// Policy: all nodes that it selects have it.
+    pub const PROGRAMMED: &str = "Programmed";
+    /// Policy: at least one selected node really redirects.
+    pub const EFFECTIVE: &str = "Effective";
     /// All programs are attached to the cgroup.
     pub const PROGRAMS_ATTACHED: &str = "ProgramsAttached";
     /// Every source was read completely.
@@ -64,7 +82,7 @@ pub mod condition {
     pub const POLICIES_PROGRAMMED: &str = "PoliciesProgrammed";
     /// A refused client gets `ECONNREFUSED`.
     pub const ERRNO_FIDELITY: &str = "ErrnoFidelity";
-    /// All of the above.
+    /// All of the others of its object.
     pub const READY: &str = "Ready";
 }
 
@@ -80,6 +98,10 @@ pub mod reason {
     pub const PORT_NOT_FOUND: &str = "PortNotFound";
     pub const PORT_MISMATCH: &str = "PortMismatch";
     pub const ADDRESS_FAMILY_MISMATCH: &str = "AddressFamilyMismatch";
+    pub const CONFLICT_ON_SOME_NODES: &str = "ConflictOnSomeNodes";
+    pub const ALL_NODES_PROGRAMMED: &str = "AllNodesProgrammed";
+    pub const NODES_PENDING: &str = "NodesPending";
+    pub const SOME_NODES_FAILED: &str = "SomeNodesFailed";
     pub const NO_NODE_SELECTED: &str = "NoNodeSelected";
     pub const REDIRECTING: &str = "Redirecting";
     pub const NO_LOCAL_BACKEND: &str = "NoLocalBackend";
