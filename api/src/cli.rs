@@ -449,6 +449,9 @@ pub struct ExplainedFrontend {
     pub effective: bool,
     /// Are the maps as compile wants them?
     pub programmed: bool,
+    /// Is it in the maps from before, while the policy as it is now does not hold it?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }
 
 /// The ladder of a frontend, as programmed.

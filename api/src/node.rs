@@ -40,6 +40,18 @@ pub struct Status {
     pub problems: Vec<ProblemItem>,
 }
 
+/// Does a node do what its objects ask for?
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Works {
+    /// In everything.
+    Yes,
+    /// Connections are decided, and something is not as it should be.
+    #[default]
+    Partly,
+    /// No connection is decided here.
+    No,
+}
+
 /// A node on that page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -47,6 +59,12 @@ pub struct StatusNode {
     /// Its state and what its counters say.
     #[serde(flatten)]
     pub row: NodeTopItem,
+    /// Does it work? As `explain node` judges it.
+    #[serde(default)]
+    pub works: Works,
+    /// The answer in one sentence.
+    #[serde(default)]
+    pub summary: String,
     /// Where its objects come from and what its addresses are.
     pub info: NodeInfo,
     /// Its agent.
@@ -69,8 +87,11 @@ pub struct StatusNode {
 pub struct NodeExplanation {
     /// Name of the node.
     pub name: String,
-    /// Does everything work on it?
+    /// Does everything work on it? True where `works` is `Yes`.
     pub healthy: bool,
+    /// Does it work?
+    #[serde(default)]
+    pub works: Works,
     /// The answer in one sentence.
     pub summary: String,
     /// Its addresses.

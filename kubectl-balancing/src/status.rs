@@ -3,8 +3,9 @@
 use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use balancing_api::{
-    agent::{AgentInfo, KernelInfo},
+    agent::{AgentInfo, KernelInfo, SourceProgress},
     cli::{Severity, document},
+    net::Frontend,
     node::{STATUS, Status, StatusNode},
 };
 use clap::Args;
@@ -14,7 +15,10 @@ use owo_colors::OwoColorize;
 use crate::{
     client::Client,
     columns::Tone,
-    explain::{columns, field},
+    explain::{
+        columns, field,
+        node::{differing, judge, views, works_text},
+    },
     output::{Error, Page},
     problems::places,
     sample::{Board, NodeSample, Sample, severity},
@@ -40,15 +44,18 @@ pub struct StatusArgs {
 pub async fn run(args: &StatusArgs, client: &Client, out: &mut dyn Write, colour: bool) -> Result<(), Error> {
     let before = Sample::of_one(client.sample().await?);
     tokio::time::sleep(args.interval).await;
-    let board = Board::new(Sample::of_one(client.sample().await?), Some(&before));
-    let status = status(&board);
+    let (now, (programmed, desired)) = tokio::try_join!(client.sample(), views(client))?;
+    let board = Board::new(Sample::of_one(now), Some(&before));
+    let differing: Vec<Frontend> =
+        board.sample.nodes.iter().flat_map(|n| differing(&n.status, &programmed, &desired)).collect();
+    let status = status(&board, &differing);
     let text = args.output.render(&document(STATUS, &status), || text(&status, &board, colour))?;
     out.write_all(text.as_bytes())?;
     Ok(out.flush()?)
 }
 
-/// The page of a board.
-fn status(board: &Board) -> Status {
+/// The page of a board; `differing` are frontends of its one node whose ladder is not as the objects ask for.
+fn status(board: &Board, differing: &[Frontend]) -> Status {
     let mut policies: BTreeMap<String, u32> = BTreeMap::new();
     for row in &board.policies {
         *policies.entry(row.state.to_string()).or_default() += 1;
@@ -57,8 +64,11 @@ fn status(board: &Board) -> Status {
         let known = board.sample.nodes.iter().chain(&board.sample.stale);
         let node: &NodeSample = known.into_iter().find(|n| n.status.node.name == row.name)?;
         let status = &node.status;
+        let (works, summary) = judge(status, &node.counters, differing);
         Some(StatusNode {
             row: row.clone(),
+            works,
+            summary,
             info: status.node.clone(),
             agent_info: status.agent.clone(),
             kernel_info: status.kernel.clone(),
@@ -81,8 +91,12 @@ fn status(board: &Board) -> Status {
 
 fn text(status: &Status, board: &Board, colour: bool) -> String {
     let mut out = String::new();
+    let paint = |text: &str, tone: Tone| match tone_colour(tone) {
+        Some(c) if colour => text.color(c).bold().to_string(),
+        _ => text.to_owned(),
+    };
     match status.nodes.as_slice() {
-        [one] => node_text(&mut out, one, status.taken_at),
+        [one] => node_text(&mut out, one, status.taken_at, &paint),
         many => many_text(&mut out, many, status),
     }
     let states: Vec<String> =
@@ -108,10 +122,11 @@ fn by_severity(board: &Board) -> Vec<(String, usize)> {
     counts.into_iter().map(|((_, state), count)| (state, count)).collect()
 }
 
-fn node_text(out: &mut String, node: &StatusNode, now: Timestamp) {
+fn node_text(out: &mut String, node: &StatusNode, now: Timestamp, paint: &dyn Fn(&str, Tone) -> String) {
     let addresses =
         if node.info.addresses.is_empty() { NONE.to_owned() } else { list(&node.info.addresses, 4) };
     field(out, "Node", &sanitise(&format!("{}: {:?}, {addresses}", node.info.name, node.row.state)));
+    field(out, "Works", &works_text(node.works, &node.summary, paint));
     field(out, "Agent", &agent_text(&node.agent_info, now));
     field(out, "Plugin", env!("CARGO_PKG_VERSION"));
     field(out, "Kernel", &kernel_text(&node.kernel_info));
@@ -139,7 +154,8 @@ fn node_text(out: &mut String, node: &StatusNode, now: Timestamp) {
         })
         .collect();
     out.push_str(&columns(&maps));
-    field(out, "Sources", &sanitise(&sources_text(node, now)));
+    let sources = sources_text(&node.info.source, &node.sources, node.source_errors as usize, now);
+    field(out, "Sources", &sanitise(&sources));
     field(out, "Events", &format!("{} produced, {} lost", node.events.produced, node.events.lost));
 }
 
@@ -171,15 +187,21 @@ pub(crate) fn kernel_text(kernel: &KernelInfo) -> String {
     sanitise(&format!("{}: {}", kernel.release, words.join(", "))).into_owned()
 }
 
-fn sources_text(node: &StatusNode, now: Timestamp) -> String {
-    let errors = match node.source_errors {
+/// Where objects come from, how far they were read, and how many errors there are in them.
+pub(crate) fn sources_text(
+    source: &str,
+    sources: &[SourceProgress],
+    errors: usize,
+    now: Timestamp,
+) -> String {
+    let errors = match errors {
         0 => String::new(),
-        n => format!(", {} in it", plural(n as usize, "error", "errors")),
+        n => format!(", {} in it", plural(n, "error", "errors")),
     };
-    match node.sources.as_slice() {
-        [] => format!("{}{errors}", node.info.source),
+    match sources {
+        [] => format!("{source}{errors}"),
         sources => {
-            let one = |s: &balancing_api::agent::SourceProgress| {
+            let one = |s: &SourceProgress| {
                 let synced = if s.synced { "read completely" } else { "NOT YET READ COMPLETELY" };
                 format!("{}: {synced}, last progress {} ago", s.name, age_at(s.last_progress, now))
             };
@@ -290,12 +312,12 @@ mod tests {
         snapshots().bind(|| {
             for (name, world) in [("status", world()), ("status-bad", bad), ("status-quiet", quiet)] {
                 let board = board(&world);
-                let text = text(&status(&board), &board, false);
+                let text = text(&status(&board, &[]), &board, false);
                 assert!(!text.contains('\u{1b}'));
                 insta::assert_snapshot!(name, text.replace(env!("CARGO_PKG_VERSION"), "VERSION"));
             }
             let board = board(&world());
-            let json = crate::output::json(&document(STATUS, &status(&board))).unwrap();
+            let json = crate::output::json(&document(STATUS, &status(&board, &[]))).unwrap();
             insta::assert_snapshot!("status-json", json);
         });
     }
@@ -308,7 +330,7 @@ mod tests {
         let coverage = balancing_api::cli::Coverage { fresh: 2, stale: 0, missing: vec!["n3".to_owned()] };
         let sample = Sample { nodes: vec![node(world()), node(other)], coverage, ..Sample::default() };
         let board = Board::new(sample, None);
-        let text = text(&status(&board), &board, false);
+        let text = text(&status(&board, &[]), &board, false);
         assert!(text.contains("2 of 3 report, 0 stale, 1 missing"), "{text}");
         assert!(text.contains("0.1.0 on 1 node, 0.2.0 on 1 node"), "{text}");
         assert!(text.contains("Per second:  <unknown>"), "{text}");

@@ -62,4 +62,7 @@ pub struct Summary {
     /// Findings that somebody has decided to live with; not among the items.
     #[serde(default)]
     pub suppressed: usize,
+    /// Files that hold no object of any kind.
+    #[serde(default)]
+    pub empty: usize,
 }

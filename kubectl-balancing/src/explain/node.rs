@@ -12,7 +12,7 @@ use balancing_api::{
     cli::{Check, CheckStatus, document},
     names::condition,
     net::Frontend,
-    node::{ExplainedPolicy, NODE_EXPLANATION, NodeActivity, NodeExplanation},
+    node::{ExplainedPolicy, NODE_EXPLANATION, NodeActivity, NodeExplanation, Works},
     policy::PolicyRef,
 };
 use clap::Args;
@@ -20,12 +20,12 @@ use owo_colors::OwoColorize;
 
 use super::{Error, columns, field, policy_text::check_text};
 use crate::{
-    client::{Client, View},
+    client::{self, Client, View},
     columns::{Tone, policy_tone},
     output::Page,
     problems::FULL,
     sample::severity,
-    status::{agent_text, gauge, kernel_text},
+    status::{agent_text, gauge, kernel_text, sources_text},
     table::tone_colour,
     text::{NONE, age_at, list, near, plural, sanitise},
 };
@@ -43,12 +43,8 @@ pub struct NodeArgs {
 
 /// Asks the agent and prints the explanation.
 pub async fn run(args: &NodeArgs, client: &Client, out: &mut dyn Write, colour: bool) -> Result<(), Error> {
-    let (status, programmed, desired, counters) = tokio::try_join!(
-        client.status(),
-        client.frontends(View::Programmed),
-        client.frontends(View::Desired),
-        client.counters()
-    )?;
+    let (status, (programmed, desired), counters) =
+        tokio::try_join!(client.status(), views(client), client.counters())?;
     if let Some(name) = args.name.as_deref().filter(|n| *n != status.node.name) {
         let own = sanitise(&status.node.name).into_owned();
         let hint = if near(name, [own.as_str()]).is_empty() {
@@ -67,6 +63,52 @@ pub async fn run(args: &NodeArgs, client: &Client, out: &mut dyn Write, colour: 
     Ok(out.flush()?)
 }
 
+/// Both views of the frontends, the programmed one first. Where they differ, they are asked for once more: a change may
+/// be on its way.
+pub(crate) async fn views(client: &Client) -> Result<(FrontendList, FrontendList), client::Error> {
+    let ask =
+        || async { tokio::try_join!(client.frontends(View::Programmed), client.frontends(View::Desired)) };
+    let (programmed, desired) = ask().await?;
+    if unlike(&programmed, &desired).is_empty() { Ok((programmed, desired)) } else { ask().await }
+}
+
+/// Does the node work, and the answer in one sentence: what `status` and `explain node` say.
+pub(crate) fn judge(status: &NodeStatus, counters: &Counters, differing: &[Frontend]) -> (Works, String) {
+    judged(status, &checks(status, differing, &activity(counters)))
+}
+
+fn judged(status: &NodeStatus, checks: &[Check]) -> (Works, String) {
+    let failed: Vec<&Check> = checks.iter().filter(|c| c.status == CheckStatus::Failed).collect();
+    let works = if status.datapath.programs.iter().any(|p| p.attached) { Works::Partly } else { Works::No };
+    let Some(first) = failed.first() else {
+        // A condition that this version has no check for.
+        if let Some(c) = crate::nodes::unmet(status).next() {
+            return (works, worded(c));
+        }
+        let warned = checks.iter().find(|c| c.status == CheckStatus::Warning);
+        let summary = warned.map_or_else(
+            || "everything works".to_owned(),
+            |c| format!("all is attached and programmed; {}", c.observed),
+        );
+        return (Works::Yes, summary);
+    };
+    let more = match failed.len() - 1 {
+        0 => String::new(),
+        n => format!("; and {}", plural(n, "more check fails", "more checks fail")),
+    };
+    (works, format!("{}{more}", first.observed))
+}
+
+/// `Partly: 1 of 9 files cannot be read`
+pub(crate) fn works_text(works: Works, summary: &str, paint: &dyn Fn(&str, Tone) -> String) -> String {
+    let (word, tone) = match works {
+        Works::Yes => ("Yes", Tone::Good),
+        Works::Partly => ("Partly", Tone::Warn),
+        Works::No => ("No", Tone::Bad),
+    };
+    format!("{}: {}", paint(word, tone), sanitise(summary))
+}
+
 /// What an agent says about its node, with what follows from it.
 fn explain(
     status: &NodeStatus,
@@ -74,16 +116,10 @@ fn explain(
     desired: &FrontendList,
     counters: &Counters,
 ) -> NodeExplanation {
-    let differing = differing(programmed, desired);
+    let differing = differing(status, programmed, desired);
     let activity = activity(counters);
     let checks = checks(status, &differing, &activity);
-    let failed = checks.iter().find(|c| c.status == CheckStatus::Failed);
-    let warned = checks.iter().find(|c| c.status == CheckStatus::Warning);
-    let summary = match (failed, warned) {
-        (Some(check), _) => check.observed.clone(),
-        (None, Some(check)) => format!("it works; {}", check.observed),
-        (None, None) => "everything works".to_owned(),
-    };
+    let (works, summary) = judged(status, &checks);
     let mut policies: Vec<ExplainedPolicy> = status
         .policies
         .iter()
@@ -98,7 +134,8 @@ fn explain(
     policies.sort_by(|a, b| (severity(a.state), &a.policy).cmp(&(severity(b.state), &b.policy)));
     NodeExplanation {
         name: status.node.name.clone(),
-        healthy: failed.is_none(),
+        healthy: works == Works::Yes,
+        works,
         summary,
         addresses: status.node.addresses.clone(),
         source: status.node.source.clone(),
@@ -115,8 +152,30 @@ fn explain(
     }
 }
 
-/// Frontends whose ladder is another in the maps than it should be, or is in one of the two alone.
-fn differing(programmed: &FrontendList, desired: &FrontendList) -> Vec<Frontend> {
+/// Frontends whose ladder is another in the maps than it should be. What is kept of a policy that cannot be understood is
+/// as it should be: the file is what is wrong, and is told as such.
+pub(crate) fn differing(
+    status: &NodeStatus,
+    programmed: &FrontendList,
+    desired: &FrontendList,
+) -> Vec<Frontend> {
+    let invalid = |r: &PolicyRef| {
+        status
+            .policies
+            .iter()
+            .any(|p| p.state == PolicyState::Invalid && (p.kind, &p.name) == (r.kind, &r.name))
+    };
+    let kept: BTreeSet<Frontend> = programmed
+        .items
+        .iter()
+        .filter(|i| i.rungs.iter().filter_map(|r| r.policy.as_ref()).any(invalid))
+        .map(|i| i.frontend)
+        .collect();
+    unlike(programmed, desired).into_iter().filter(|f| !kept.contains(f)).collect()
+}
+
+/// Frontends whose ladder is another in the two, or is in one of them alone.
+fn unlike(programmed: &FrontendList, desired: &FrontendList) -> Vec<Frontend> {
     let ladders = |list: &FrontendList| -> HashMap<(Frontend, String), FrontendInfo> {
         let sorted = list.items.iter().cloned().map(|mut info| {
             info.rungs.iter_mut().for_each(|r| r.backends.sort());
@@ -368,8 +427,7 @@ fn text(e: &NodeExplanation, counters: &Counters, colour: bool) -> String {
     };
     let mut out = String::new();
     field(&mut out, "Name", &sanitise(&e.name));
-    let (word, tone) = if e.healthy { ("Yes", Tone::Good) } else { ("No", Tone::Bad) };
-    field(&mut out, "Works", &format!("{}: {}", paint(word, tone), sanitise(&e.summary)));
+    field(&mut out, "Works", &works_text(e.works, &e.summary, &paint));
     field(
         &mut out,
         "Addresses",
@@ -401,16 +459,8 @@ fn text(e: &NodeExplanation, counters: &Counters, colour: bool) -> String {
         })
         .collect();
     out.push_str(&columns(&maps));
-    let sources: Vec<String> = e
-        .sources
-        .iter()
-        .map(|s| format!("{}: last progress {} ago", s.name, age_at(s.last_progress, now)))
-        .collect();
-    field(
-        &mut out,
-        "Sources",
-        &sanitise(&if sources.is_empty() { e.source.clone() } else { sources.join("; ") }),
-    );
+    let sources = sources_text(&e.source, &e.sources, e.source_errors.len(), now);
+    field(&mut out, "Sources", &sanitise(&sources));
     policies_text(&mut out, e, &paint);
     let a = &e.activity;
     let counted = format!(

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, io::Write};
 
 use balancing_api::{
     agent::{
-        BackendInfo, Caller, Counters, DecideRequest, FrontendInfo, FrontendList, NodeStatus, PolicyStatus,
-        QosState, RungInfo,
+        BackendInfo, Caller, Counters, DecideRequest, FrontendInfo, FrontendList, NodeStatus, PolicyState,
+        PolicyStatus, QosState, RungInfo,
     },
     cli::{
         Activity, Check, CheckStatus, Effective, ExplainedBackends, ExplainedFrontend, ExplainedLadder,
@@ -127,7 +127,7 @@ pub fn explain(policy: &PolicyStatus, facts: Facts<'_>) -> PolicyExplanation {
     let backends = explained_backends(policy, &name, facts);
     let counted = facts.counters.policies.iter().find(|c| c.policy == name);
     let qos = ExplainedQos {
-        redirects_per_second: policy.redirects_per_second,
+        redirects_per_second: limit(policy, &name, facts.programmed),
         now: facts.qos,
         qos_drops: counted.map_or(0, |c| c.qos_drops),
     };
@@ -141,7 +141,8 @@ pub fn explain(policy: &PolicyStatus, facts: Facts<'_>) -> PolicyExplanation {
     let checks = checks(policy, facts, &frontends, &backends, &qos, &activity);
     let effective = effective(&frontends, &checks);
     let summary = summary(policy, effective, &frontends, &backends, &checks);
-    let programmed = facts.programmed.items.iter().filter(|i| policy.frontends.contains(&i.frontend));
+    let explained: BTreeSet<Frontend> = frontends.iter().map(|f| f.frontend).collect();
+    let programmed = facts.programmed.items.iter().filter(|i| explained.contains(&i.frontend));
     PolicyExplanation {
         name: policy.name.clone(),
         policy: name,
@@ -186,7 +187,7 @@ fn addresses(rung: &RungInfo) -> BTreeSet<(std::net::IpAddr, u16)> {
 }
 
 fn explained_frontends(policy: &PolicyStatus, name: &PolicyRef, facts: Facts<'_>) -> Vec<ExplainedFrontend> {
-    let one = |frontend: &Frontend| {
+    let one = |(frontend, kept): (&Frontend, bool)| {
         let programmed = item(facts.programmed, *frontend);
         let taken = programmed.and_then(taking_rung).is_some_and(|r| r.policy.as_ref() == Some(name));
         ExplainedFrontend {
@@ -194,9 +195,28 @@ fn explained_frontends(policy: &PolicyStatus, name: &PolicyRef, facts: Facts<'_>
             state: programmed.map(frontend_state),
             effective: taken && missing_hooks(*frontend, facts.status).is_empty(),
             programmed: same_ladder(programmed, item(facts.desired, *frontend)),
+            kept,
         }
     };
-    policy.frontends.iter().map(one).collect()
+    let kept = kept(policy, name, facts.programmed);
+    policy.frontends.iter().map(|f| (f, false)).chain(kept.iter().map(|f| (f, true))).map(one).collect()
+}
+
+/// The limit in force: of what is kept from before, the one in the maps.
+fn limit(policy: &PolicyStatus, name: &PolicyRef, programmed: &FrontendList) -> u32 {
+    if policy.state != PolicyState::Invalid {
+        return policy.redirects_per_second;
+    }
+    let rungs = programmed.items.iter().flat_map(|i| &i.rungs).filter(|r| r.policy.as_ref() == Some(name));
+    rungs.filter_map(|r| r.redirects_per_second).max().unwrap_or(policy.redirects_per_second)
+}
+
+/// Frontends that the maps still give to the policy, while it does not hold them as it is now: of an invalid policy, what
+/// an earlier agent programmed stays.
+fn kept(policy: &PolicyStatus, name: &PolicyRef, programmed: &FrontendList) -> BTreeSet<Frontend> {
+    let has_rung = |i: &&FrontendInfo| i.rungs.iter().any(|r| r.policy.as_ref() == Some(name));
+    let rungs = programmed.items.iter().filter(has_rung).map(|i| i.frontend);
+    rungs.filter(|f| !policy.frontends.contains(f)).collect()
 }
 
 /// The hooks a frontend needs that have no program of the agent.
@@ -255,12 +275,19 @@ fn summary(
         .iter()
         .find(|c| c.status == CheckStatus::Failed)
         .or_else(|| checks.iter().find(|c| c.status == CheckStatus::Warning && c.code != "TrafficSeen"));
+    let verb = match policy.kind {
+        PolicyKind::LocalRedirectPolicy => "redirected to",
+        PolicyKind::BalancingPolicy => "balanced to",
+    };
+    let kept = frontends.iter().filter(|f| f.kept && f.effective).count();
     match (effective, bad) {
+        (_, Some(check)) if kept > 0 => format!(
+            "not as it is now ({}); as it was before, {} {verb} {}",
+            check.observed,
+            plural(kept, "frontend is still", "frontends are still"),
+            plural(backends.programmed.len(), "backend", "backends"),
+        ),
         (Effective::Yes, warning) => {
-            let verb = match policy.kind {
-                PolicyKind::LocalRedirectPolicy => "redirected to",
-                PolicyKind::BalancingPolicy => "balanced to",
-            };
             format!(
                 "{} {verb} {}{}",
                 plural(frontends.len(), "frontend is", "frontends are"),

@@ -1,7 +1,7 @@
 //! An explained policy for people.
 
 use balancing_api::{
-    agent::{Counters, RungKind},
+    agent::{Counters, PolicyState, RungKind},
     cli::{
         Check, CheckStatus, Effective, ExplainedFrontend, ExplainedLadder, FrontendState, PolicyExplanation,
     },
@@ -45,13 +45,21 @@ pub fn text(e: &PolicyExplanation, counters: &Counters, colour: bool) -> String 
         Some(c) if colour => text.color(c).bold().to_string(),
         _ => text.to_owned(),
     };
-    if !e.backends.missing.is_empty() || !e.backends.surplus.is_empty() {
+    if is_kept(e) {
+        out.push_str(&paint(
+            "KEPT: the maps of this node still hold what this policy said before",
+            Tone::Warn,
+        ));
+        out.push_str(
+            "\n  so that nothing breaks while it cannot be applied; mend the policy or delete it, and they follow\n\n",
+        );
+    } else if !e.backends.missing.is_empty() || !e.backends.surplus.is_empty() {
         out.push_str(&paint(
             "DIFFERS: the maps of this node do not hold what its objects ask for",
             Tone::Bad,
         ));
-        let said =
-            e.checks.iter().find(|c| c.code == "Programmed").map(|c| c.observed.as_str()).unwrap_or_default();
+        let reached = |c: &&Check| c.code == "Programmed" && c.status != CheckStatus::NotReached;
+        let said = e.checks.iter().find(reached).map_or(e.summary.as_str(), |c| &c.observed);
         out.push_str(&format!("\n  {}\n\n", sanitise(said)));
     }
     field(&mut out, "Name", &sanitise(&e.policy.name));
@@ -78,7 +86,8 @@ pub fn text(e: &PolicyExplanation, counters: &Counters, colour: bool) -> String 
         .iter()
         .map(|f| {
             let ladder = e.ladder.iter().find(|l| l.frontend == f.frontend);
-            vec![format!("  {}", f.frontend), destination(f, ladder)]
+            let kept = if f.kept { ", as before" } else { "" };
+            vec![format!("  {}", f.frontend), destination(f, ladder) + kept]
         })
         .collect();
     out.push_str(&columns(&rows));
@@ -92,6 +101,11 @@ pub fn text(e: &PolicyExplanation, counters: &Counters, colour: bool) -> String 
     }
     out.push_str("Note:        connections that were open before the policy was programmed are not moved\n");
     out
+}
+
+/// Does the agent keep what the policy said before, because it cannot be understood as it is now?
+fn is_kept(e: &PolicyExplanation) -> bool {
+    e.state == PolicyState::Invalid && e.frontends.iter().any(|f| f.kept)
 }
 
 fn id(id: u32) -> String {
@@ -132,6 +146,7 @@ fn ladder_text(e: &PolicyExplanation) -> String {
 fn backends_text(out: &mut String, e: &PolicyExplanation) {
     const MOST: usize = 20;
     let b = &e.backends;
+    let kept = is_kept(e);
     let mut what = format!("{} wanted, {} programmed", b.wanted.len(), b.programmed.len());
     if !b.selector.is_empty() {
         let namespaces =
@@ -141,8 +156,12 @@ fn backends_text(out: &mut String, e: &PolicyExplanation) {
     field(out, "Backends", &what);
     let mut rows: Vec<Vec<String>> = Vec::new();
     for backend in b.programmed.iter().take(MOST) {
-        let surplus = b.surplus.contains(backend);
-        let mut cells = vec![if surplus { "  left over" } else { "  programmed" }.to_owned()];
+        let word = match b.surplus.contains(backend) {
+            true if kept => "  kept",
+            true => "  left over",
+            false => "  programmed",
+        };
+        let mut cells = vec![word.to_owned()];
         cells.extend(backend_cells(backend));
         rows.push(cells);
     }

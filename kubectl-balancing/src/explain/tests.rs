@@ -16,7 +16,7 @@ use super::{
     policy_text::text,
 };
 use crate::{
-    fixture::{World, backend, frontend, lr, policy_rung, snapshots, world},
+    fixture::{World, backend, frontend, info, lr, policy_rung, snapshots, world},
     simulate::{Flow, agree, simulate},
 };
 
@@ -173,6 +173,22 @@ fn files_that_cannot_be_read_concern_all_but_those_of_other_policies() {
     let e = explained(&world, "node-local-dns", Some(0));
     assert_eq!((e.effective, deciding(&e)), (Effective::Yes, Some("SourcesFresh")));
     assert!(e.checks[4].observed.contains("1 object or file") && e.checks[4].observed.contains("10.yaml:9"));
+}
+
+/// An agent that started on a broken policy keeps what the one before it wrote: `explain` says what the maps do.
+#[test]
+fn kept_from_before_the_policy_was_broken() {
+    let mut world = world();
+    let frontend = frontend("169.254.0.90", 80, Protocol::Tcp);
+    let rung = policy_rung(lr("typo"), 50, vec![backend("10.244.1.9", 8080, "web/typo-1", "n1")]);
+    world.programmed.items.push(info(frontend, vec![rung], Otherwise::Untouched));
+    let e = explained(&world, "typo", None);
+    assert!(e.frontends[0].kept && e.frontends[0].effective && !e.frontends[0].programmed);
+    assert_eq!(e.ladder[0].rungs.len(), 1);
+    assert_eq!(e.qos.redirects_per_second, 50);
+    shows("kept", &world, "typo", None, Effective::Partly, Some("SpecValid"));
+    // What is wrong is the policy, not the programming.
+    assert_eq!(super::node::differing(&world.status, &world.programmed, &world.desired), []);
 }
 
 #[test]

@@ -32,6 +32,10 @@ impl Painter {
         snippets.extend(elsewhere.iter().map(|r| snippet(&files[r.file], None, &[*r])));
         let title = level.primary_title(sanitise(&finding.message).into_owned()).id(finding.code);
         let mut group = Group::with_title(title).elements(snippets);
+        // Of a text that nobody can open, the line says less than the object does.
+        if !files[found.file].has_lines() && !found.object.is_empty() {
+            group = group.element(Level::NOTE.message(sanitise(&found.whereabouts()).into_owned()));
+        }
         if !finding.help.is_empty() {
             group = group.element(Level::HELP.message(sanitise(&finding.help).into_owned()));
         }

@@ -8,13 +8,14 @@ mod resolve;
 mod tests;
 
 use std::{
+    ffi::OsStr,
     io::{self, Read, Write},
     path::PathBuf,
 };
 
 use balancing_api::{
     cli::document,
-    manifest::parse,
+    manifest::{Parsed, parse},
     rules::{
         Examined, RULES, Severity, Suppression, check_files,
         document::{FINDING_LIST, FindingList, Summary},
@@ -23,14 +24,19 @@ use balancing_api::{
 };
 use clap::{Args, ValueEnum};
 
-use self::{draw::Painter, input::File, report::Report, resolve::Resolved};
-use crate::text::sanitise;
+use self::{
+    draw::Painter,
+    input::{File, Input},
+    report::Report,
+    resolve::Resolved,
+};
+use crate::text::{list, sanitise};
 
 /// Nothing at or over the threshold was found.
 const CLEAN: u8 = 0;
 /// Something was.
 const FINDINGS: u8 = 1;
-/// A file could not be read, or there was nothing to read.
+/// A file could not be read, or there was no object in any of them.
 const FAILED: u8 = 2;
 
 const EXAMPLES: &str = "\
@@ -41,7 +47,8 @@ Examples:
   # A folder with everything beneath it, warnings count as failures too
   kubectl balancing validate -R -f manifests/ --fail-on warning
 
-  # What a template makes
+  # What kustomize makes of a folder, and what a template makes
+  kubectl balancing validate -k overlays/prod
   helm template . | kubectl balancing validate -f -
 
   # A finding that is meant, for one policy; in its file: annotation balancing.elf.io/suppress
@@ -54,7 +61,8 @@ Examples:
   # What a rule is about
   kubectl balancing validate --explain BAL0104
 
-Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read or the command line is wrong.";
+Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read, there is no object of any
+kind in the files (as in the output of a command that failed), or the command line is wrong.";
 
 /// Check policies in files, without a cluster.
 ///
@@ -70,6 +78,19 @@ pub struct ValidateArgs {
     /// The same, without -f
     #[arg(value_name = "FILE")]
     pub paths: Vec<PathBuf>,
+
+    /// A folder of kustomize: checks what `kubectl kustomize` makes of it
+    ///
+    /// Findings name the object and its path; annotations for code scanning stand at the kustomization. Remote bases are
+    /// fetched by kustomize, as they would be on `kubectl apply -k`.
+    #[arg(
+        short = 'k',
+        long = "kustomize",
+        value_name = "FOLDER",
+        value_hint = clap::ValueHint::DirPath,
+        conflicts_with_all = ["filename", "paths", "recursive"]
+    )]
+    pub kustomize: Option<String>,
 
     /// Go through the folders inside of folders too
     #[arg(short = 'R', long)]
@@ -95,11 +116,11 @@ pub struct ValidateArgs {
     pub suppress: Vec<Suppression>,
 
     /// List all rules
-    #[arg(long, conflicts_with_all = ["filename", "paths", "explain"])]
+    #[arg(long, conflicts_with_all = ["filename", "paths", "kustomize", "explain"])]
     pub list_rules: bool,
 
     /// Explain a rule, with examples
-    #[arg(long, value_name = "CODE", conflicts_with_all = ["filename", "paths"])]
+    #[arg(long, value_name = "CODE", conflicts_with_all = ["filename", "paths", "kustomize"])]
     pub explain: Option<String>,
 }
 
@@ -117,6 +138,8 @@ pub enum Output {
     Github,
     /// JUnit XML: a test a policy, which fails as --fail-on says
     Junit,
+    /// Names of the objects that findings are about, each once
+    Name,
 }
 
 /// From which severity on a finding is a failure.
@@ -172,11 +195,12 @@ pub fn run(
     stderr: &mut dyn Write,
     colour: bool,
 ) -> io::Result<u8> {
-    run_with(args, &mut io::stdin().lock(), stdout, stderr, colour)
+    run_with(args, &input::kubectl(), &mut io::stdin().lock(), stdout, stderr, colour)
 }
 
 fn run_with(
     args: &ValidateArgs,
+    kubectl: &OsStr,
     stdin: &mut dyn Read,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
@@ -189,18 +213,27 @@ fn run_with(
         return explain(code, stdout, stderr);
     }
     let named: Vec<_> = args.filename.iter().chain(&args.paths).cloned().collect();
-    if named.is_empty() {
-        writeln!(
-            stderr,
-            "error: no files given: name files or folders with -f, or -f - for the standard input"
-        )?;
-        return Ok(FAILED);
+    let Input { files, mut failures, notes: mut before } = match &args.kustomize {
+        Some(folder) => input::kustomized(folder, kubectl),
+        None if named.is_empty() => {
+            writeln!(
+                stderr,
+                "error: no files given: name files or folders with -f, a folder of kustomize with -k, or -f - for the \
+                 standard input"
+            )?;
+            return Ok(FAILED);
+        }
+        None => input::read(&named, args.recursive, stdin),
+    };
+    let Outcome { findings, policies, summary, notes, empty } = examine(&files, &args.suppress);
+    if empty.len() == files.len() && failures.is_empty() {
+        failures.push(nothing_in(&empty));
+    } else {
+        before.extend(empty.iter().map(|name| format!("there is no object in {}", input::called(name))));
     }
-    let (files, failures) = input::read(&named, args.recursive, stdin);
     for failure in &failures {
         writeln!(stderr, "error: {}", sanitise(failure))?;
     }
-    let Outcome { findings, policies, summary, notes } = examine(&files, &args.suppress);
     let failed = findings.iter().any(|f| f.finding.severity >= args.fail_on.severity());
     let threshold = args.output_threshold.severity();
     let shown: Vec<&Resolved> = findings.iter().filter(|f| f.finding.severity >= threshold).collect();
@@ -224,10 +257,15 @@ fn run_with(
         }
         Output::Github => write!(stdout, "{}", report.github())?,
         Output::Junit => write!(stdout, "{}", report.junit(args.fail_on.severity()))?,
+        Output::Name => {
+            let (names, nameless) = report.names();
+            write!(stdout, "{names}")?;
+            before.extend(nameless);
+        }
     }
     stdout.flush()?;
     if !files.is_empty() {
-        for note in &notes {
+        for note in before.iter().chain(&notes) {
             writeln!(stderr, "note: {}", sanitise(note))?;
         }
         write!(stderr, "{}", sum_up(&summary, &findings))?;
@@ -247,6 +285,16 @@ struct Outcome {
     summary: Summary,
     /// What is to be said about suppressions.
     notes: Vec<String>,
+    /// Names of files without any object.
+    empty: Vec<String>,
+}
+
+/// Why there was nothing to check. A pipe that broke must not look like manifests that are right.
+fn nothing_in(empty: &[String]) -> String {
+    let places: Vec<String> = empty.iter().map(|name| input::called(name)).collect();
+    let hint =
+        if empty.iter().any(|name| name == "-") { "; did the command before the pipe fail?" } else { "" };
+    format!("no objects to validate: there is none in {}{hint}", list(&places, 5))
 }
 
 /// Parse and check files.
@@ -261,6 +309,9 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
             parsed
         })
         .collect();
+    let is_empty = |p: &Parsed| p.objects.is_empty() && p.rejected.is_empty() && p.error.is_none();
+    let empty: Vec<String> =
+        files.iter().zip(&parsed).filter(|(_, p)| is_empty(p)).map(|(f, _)| f.name.clone()).collect();
     let mut examined = check_files(&parsed);
     let notes = suppress(&mut examined, suppressions);
     let count = |s| examined.findings.iter().filter(|f| f.finding.severity == s).count();
@@ -271,9 +322,10 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
         warnings: count(Severity::Warning),
         skipped: examined.skipped,
         suppressed: examined.suppressed,
+        empty: empty.len(),
     };
     let findings = resolve::resolve(files, examined.findings);
-    Outcome { findings, policies: examined.policies, summary, notes }
+    Outcome { findings, policies: examined.policies, summary, notes, empty }
 }
 
 /// Take out what is suppressed -> what is to be said about suppressions that do not do what they seem to.
@@ -302,7 +354,7 @@ fn suppress(examined: &mut Examined, suppressions: &[Suppression]) -> Vec<String
 
 /// The counts in words, and where to read on.
 fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
-    let Summary { files, objects, errors, warnings, skipped, suppressed } = *summary;
+    let Summary { files, objects, errors, warnings, skipped, suppressed, empty } = *summary;
     let many = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
     let found = match (errors, warnings) {
         _ if objects == 0 && errors == 0 => "no policy found, so nothing was checked".to_owned(),
@@ -317,8 +369,12 @@ fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
         0 => String::new(),
         n => format!("; {} suppressed", many(n, "finding", "findings")),
     };
+    let hollow = match empty {
+        0 => String::new(),
+        n => format!("; {} without any object", many(n, "file", "files")),
+    };
     let mut text = format!(
-        "{}, {}: {found}{quiet}{others}\n",
+        "{}, {}: {found}{quiet}{others}{hollow}\n",
         many(files, "file", "files"),
         many(objects, "policy", "policies")
     );

@@ -6,7 +6,10 @@ use balancing_api::rules::{Severity, rule};
 use serde_json::{Value, json};
 
 use super::{input::File, resolve::Resolved};
-use crate::text::{percent_encoded, sanitise};
+use crate::{
+    explain::policy::kind_of,
+    text::{percent_encoded, sanitise},
+};
 
 /// Annotations of a level that GitHub shows of one step.
 const MOST_ANNOTATIONS: usize = 10;
@@ -58,20 +61,21 @@ impl Report<'_> {
     fn sarif_result(&self, found: &Resolved, index: Option<usize>) -> Value {
         let finding = &found.finding;
         let place = |file: usize, span: &balancing_api::manifest::Span| {
-            json!({
-                "artifactLocation": {"uri": uri(&self.files[file].name)},
-                "region": {
-                    "startLine": span.line, "startColumn": span.column,
-                    "endLine": span.end_line, "endColumn": span.end_column,
-                },
-            })
+            let file = &self.files[file];
+            match &file.made_from {
+                Some(name) => json!({"artifactLocation": {"uri": uri(name)}, "region": {"startLine": 1}}),
+                None => json!({
+                    "artifactLocation": {"uri": uri(&file.name)},
+                    "region": {
+                        "startLine": span.line, "startColumn": span.column,
+                        "endLine": span.end_line, "endColumn": span.end_column,
+                    },
+                }),
+            }
         };
         let mut location = json!({"physicalLocation": place(found.file, &found.span)});
         if !found.object.is_empty() {
-            let path = finding.place.path.to_string();
-            let name =
-                if path.is_empty() { found.object.clone() } else { format!("{} {path}", found.object) };
-            location["logicalLocations"] = json!([{"fullyQualifiedName": name}]);
+            location["logicalLocations"] = json!([{"fullyQualifiedName": found.whereabouts()}]);
         }
         let related: Vec<Value> = found
             .related
@@ -128,21 +132,47 @@ impl Report<'_> {
         let span = &found.span;
         let code = found.finding.code;
         let title = rule(code).map_or_else(|| code.to_owned(), |r| format!("{code}: {}", r.title));
+        let file = &self.files[found.file];
         let mut properties = Vec::new();
-        if self.files[found.file].name != "-" {
-            properties.push(("file", self.files[found.file].name.clone()));
-        }
-        properties.push(("line", span.line.to_string()));
-        properties.push(("endLine", span.end_line.to_string()));
-        // GitHub takes columns within one line alone.
-        if span.line == span.end_line {
-            properties.push(("col", span.column.to_string()));
-            properties.push(("endColumn", span.end_column.to_string()));
+        let mut text = text(found);
+        if file.has_lines() {
+            properties.push(("file", file.name.clone()));
+            properties.push(("line", span.line.to_string()));
+            properties.push(("endLine", span.end_line.to_string()));
+            // GitHub takes columns within one line alone.
+            if span.line == span.end_line {
+                properties.push(("col", span.column.to_string()));
+                properties.push(("endColumn", span.end_column.to_string()));
+            }
+        } else {
+            if let Some(name) = &file.made_from {
+                properties.push(("file", name.clone()));
+                properties.push(("line", "1".to_owned()));
+            }
+            let place = match found.whereabouts() {
+                object if object.is_empty() => format!("line {}", span.line),
+                object => object,
+            };
+            text = format!("{}: {text}", sanitise(&place));
         }
         properties.push(("title", title));
         let properties: Vec<String> =
             properties.into_iter().map(|(key, value)| format!("{key}={}", property(&value))).collect();
-        format!("::{command} {}::{}\n", properties.join(","), data(&text(found)))
+        format!("::{command} {}::{}\n", properties.join(","), data(&text))
+    }
+
+    /// What findings are about as kubectl names objects, each once, a line each; and a word on those about none.
+    pub(super) fn names(&self) -> (String, Vec<String>) {
+        let (mut names, mut nameless) = (Vec::new(), Vec::new());
+        for found in self.findings {
+            match found.object.split_once('/') {
+                Some((kind, name)) => names.push(full_name(kind, name)),
+                None => nameless.push(format!("about no object with a name: {}", self.line(found))),
+            }
+        }
+        let mut seen = std::collections::HashSet::new();
+        names.retain(|name| seen.insert(name.clone()));
+        (names.iter().map(|name| sanitise(name).into_owned() + "\n").collect(), nameless)
     }
 
     /// A suite a file, a test a policy. Findings from `fail_on` on make it fail, others are its output.
@@ -265,6 +295,15 @@ fn sarif_rule(rule: &balancing_api::rules::Rule) -> Value {
         },
         "defaultConfiguration": {"level": level},
     })
+}
+
+/// `localredirectpolicy.balancing.elf.io/web`
+fn full_name(kind: &str, name: &str) -> String {
+    let lower = kind.to_lowercase();
+    match kind_of(kind) {
+        Ok(_) => format!("{lower}.{}/{name}", balancing_api::names::GROUP),
+        Err(_) => format!("{lower}/{name}"),
+    }
 }
 
 /// The message, and what to do about it.

@@ -30,6 +30,12 @@ pub(super) struct Related {
 }
 
 impl Resolved {
+    /// `LocalRedirectPolicy/web spec.frontend.addressMatcher.ip`, as far as there is an object and a path in it.
+    pub(super) fn whereabouts(&self) -> String {
+        let path = self.finding.place.path.to_string();
+        [self.object.as_str(), &path].iter().filter(|t| !t.is_empty()).copied().collect::<Vec<_>>().join(" ")
+    }
+
     /// The finding as documents have it.
     pub(super) fn item(&self, files: &[File]) -> FindingItem {
         let Finding { code, severity, place, message, help, .. } = &self.finding;

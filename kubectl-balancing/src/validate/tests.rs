@@ -1,6 +1,7 @@
 use std::{
+    ffi::OsStr,
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
 };
@@ -54,10 +55,14 @@ struct Ran {
     err: String,
 }
 
-fn validate_stdin(line: &[&str], mut stdin: &[u8]) -> Ran {
+fn validate_stdin(line: &[&str], stdin: &[u8]) -> Ran {
+    validate_with(line, "/nonexistent/kubectl".as_ref(), stdin)
+}
+
+fn validate_with(line: &[&str], kubectl: &OsStr, mut stdin: &[u8]) -> Ran {
     let args = Line::parse_from(std::iter::once("validate").chain(line.iter().copied())).args;
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = run_with(&args, &mut stdin, &mut out, &mut err, false).unwrap();
+    let code = run_with(&args, kubectl, &mut stdin, &mut out, &mut err, false).unwrap();
     Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
@@ -69,7 +74,7 @@ fn validate(line: &[&str]) -> Ran {
 fn drawn(files: &[(&str, &str)], colour: bool) -> String {
     let files: Vec<_> = files
         .iter()
-        .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned(), error: None })
+        .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned(), ..File::default() })
         .collect();
     let Outcome { findings, summary, .. } = examine(&files, &[]);
     let painter = Painter::new(colour);
@@ -184,7 +189,7 @@ fn exit_status_does_not_depend_on_the_format() {
     let warning = folder.write("warning.yaml", bent("  name: web\n", "  name: web\n  namespace: x\n"));
     let error = folder.write("error.yaml", bent("\"80\"", "\"abc\""));
     let missing = folder.0.join("missing.yaml").display().to_string();
-    for output in ["text", "json", "sarif", "github", "junit"] {
+    for output in ["text", "json", "sarif", "github", "junit", "name"] {
         for (file, fail_on, code) in [
             (&clean, "error", 0),
             (&clean, "warning", 0),
@@ -400,9 +405,145 @@ fn what_is_no_text_or_too_large() {
     assert!(ran.code == 1 && ran.out.contains("NUL byte"), "{}", ran.out);
     let ran = validate(&["-f", "/dev/zero"]);
     assert!(ran.code == 2 && ran.err.contains("larger than 16 MiB"), "{}", ran.err);
-    let ran = validate(&["-f", &folder.write("empty.yaml", "")]);
-    assert_eq!((ran.code, ran.out.as_str()), (0, ""));
-    assert!(ran.err.contains("no policy found"), "{}", ran.err);
+}
+
+/// What a broken pipe leaves must not look like manifests that are right; kubectl fails there too.
+#[test]
+fn nothing_to_check_is_a_failure() {
+    let folder = Folder::new();
+    for text in ["", "\n\n", "# a comment\n---\n---\n", "---\napiVersion: v1\nkind: List\nitems: []\n"] {
+        let empty = folder.write("empty.yaml", text);
+        for output in ["text", "json", "sarif", "github", "junit", "name"] {
+            let ran = validate(&["-f", &empty, "-o", output]);
+            assert_eq!(ran.code, 2, "{text:?} {output}");
+            let said = format!("error: no objects to validate: there is none in {empty}\n");
+            assert!(ran.err.starts_with(&said), "{}", ran.err);
+        }
+        let json: Value = serde_json::from_str(&validate(&["-f", &empty, "-o", "json"]).out).unwrap();
+        assert_eq!((&json["summary"]["empty"], &json["summary"]["files"]), (&1.into(), &1.into()));
+        let junit = validate(&["-f", &empty, "-o", "junit"]).out;
+        assert!(junit.contains("errors=\"1\"") && junit.contains("no objects to validate"), "{junit}");
+    }
+    let piped = validate_stdin(&["-f", "-"], b"");
+    assert!(piped.code == 2 && piped.err.contains("did the command before the pipe fail?"), "{}", piped.err);
+    // Beside files that hold something it is no failure, and is said.
+    let ran = validate(&["-f", &folder.write("good.yaml", good()), "-f", &folder.write("empty.yaml", "")]);
+    assert_eq!(ran.code, 0);
+    assert_eq!(
+        ran.err,
+        format!(
+            "note: there is no object in {}/empty.yaml\n2 files, 1 policy: no problems found; 1 file without any object\n",
+            folder.path()
+        )
+    );
+}
+
+#[test]
+fn addresses_of_the_web_and_patterns_are_refused_with_a_way_out() {
+    let ran = validate(&["-f", "https://example.org/it's.yaml"]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.contains("curl -fsSL 'https://example.org/it%27s.yaml' | kubectl balancing validate -f -"),
+        "{}",
+        ran.err
+    );
+    let ran = validate(&["-f", "/nonexistent/*.yaml"]);
+    assert!(ran.code == 2 && ran.err.contains("leave out the quotes"), "{}", ran.err);
+}
+
+/// A program that takes kubectl's place.
+fn script(folder: &Folder, text: &str) -> PathBuf {
+    let path = PathBuf::from(folder.write("kubectl", format!("#!/bin/sh\n{text}\n")));
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}
+
+#[test]
+fn what_kustomize_makes_is_checked() {
+    let folder = Folder::new();
+    let kustomization = folder.write("prod/kustomization.yaml", "resources: [web.yaml]\n");
+    let prod = format!("{}/prod", folder.path());
+    folder.write("made.yaml", bent("\"80\"", "\"abc\""));
+    let kubectl =
+        script(&folder, &format!("test \"$*\" = 'kustomize -- {prod}' && cat '{}/made.yaml'", folder.path()));
+    let run = |line: &[&str]| validate_with(line, kubectl.as_os_str(), b"");
+    let ran = run(&["-k", &prod]);
+    assert_eq!(ran.code, 1, "{}", ran.err);
+    snapshot("kustomize", &ran.out.replace(&prod, "PROD"));
+    let json: Value = serde_json::from_str(&run(&["-k", &prod, "-o", "json"]).out).unwrap();
+    assert_eq!(json["items"][0]["file"], format!("<kustomize {prod}>"));
+    // Annotations stand in a file that is there.
+    let github = run(&["-k", &prod, "-o", "github"]).out;
+    assert!(
+        github.starts_with(&format!("::error file={kustomization},line=1,title="))
+            && github.contains("::LocalRedirectPolicy/web spec.frontend.addressMatcher.toPorts[0].port: "),
+        "{github}"
+    );
+    let sarif: Value = serde_json::from_str(&run(&["-k", &prod, "-o", "sarif"]).out).unwrap();
+    let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], format!("file://{kustomization}"));
+    assert_eq!(place["region"], serde_json::json!({"startLine": 1}));
+    // Whoever names the folder with -f is told.
+    let ran = run(&["-f", &prod]);
+    assert!(ran.err.contains(&format!("note: {prod} is a folder of kustomize: -k {prod}")), "{}", ran.err);
+}
+
+#[test]
+fn kustomize_that_fails_says_why() {
+    let folder = Folder::new();
+    folder.write("prod/kustomization.yaml", "resources: [web.yaml]\n");
+    let prod = format!("{}/prod", folder.path());
+    let ran = validate(&["-k", &prod]);
+    assert_eq!(ran.code, 2);
+    assert!(
+        ran.err.starts_with(
+            "error: failed to run /nonexistent/kubectl, which makes the manifests of -k: it is not in PATH"
+        ) && ran.err.contains(&format!("kustomize build {prod} | kubectl-balancing validate -f -")),
+        "{}",
+        ran.err
+    );
+    let broken = script(&folder, "echo 'error: no \u{1b}[2Jsuch file' >&2; exit 3");
+    let ran = validate_with(&["-k", &prod], broken.as_os_str(), b"");
+    assert_eq!(ran.code, 2);
+    assert!(ran.err.contains("(exit status: 3): no ^[[2Jsuch file"), "{}", ran.err);
+    let plain = validate_with(&["-k", folder.path()], broken.as_os_str(), b"");
+    assert!(
+        plain.err.contains(&format!(
+            "no kustomization.yaml in {0}; for plain manifests use -f {0}",
+            folder.path()
+        ))
+    );
+    for wrong in
+        [&["-k", "x", "-f", "y"][..], &["-k", "x", "-R"], &["-k", "x", "y"], &["-k", "x", "--list-rules"]]
+    {
+        let line = std::iter::once("validate").chain(wrong.iter().copied());
+        assert_eq!(Line::try_parse_from(line).unwrap_err().exit_code(), 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn names_of_what_is_wrong() {
+    let (_folder, path) = mixed();
+    let ran = validate(&[&path, "-o", "name"]);
+    assert_eq!(ran.code, 1);
+    let info = rule("BAL0204").unwrap().bad.text();
+    let named = info.lines().find_map(|l| l.strip_prefix("  name: ")).unwrap();
+    assert_eq!(
+        ran.out,
+        format!(
+            "localredirectpolicy.balancing.elf.io/web\nlocalredirectpolicy.balancing.elf.io/shop\nlocalredirectpolicy.balancing.elf.io/{named}\n"
+        )
+    );
+    let few = validate(&[&path, "-o", "name", "--output-threshold", "error"]);
+    assert_eq!(few.out, "localredirectpolicy.balancing.elf.io/web\n");
+    // What is about the text is not lost.
+    let broken = validate_stdin(&["-f", "-", "-o", "name"], b"kind: [unclosed\n");
+    assert_eq!((broken.code, broken.out.as_str()), (1, ""));
+    assert!(
+        broken.err.contains("note: about no object with a name: -:") && broken.err.contains("BAL0001"),
+        "{}",
+        broken.err
+    );
 }
 
 #[test]
@@ -443,7 +584,7 @@ proptest! {
     fn any_text_is_reported(at in 0_usize..400, insert in "[ -~\t\r\n界é\u{1b}\u{0}\u{202e}\u{ffff}%<&\"]{0,12}", name in "[a-z:,%<&\u{1b}\n ]{1,12}") {
         let mut text = good();
         text.insert_str(at.min(text.len()), &insert);
-        let files = [File { name: name.clone(), text, error: None }];
+        let files = [File { name: name.clone(), text, ..File::default() }];
         let Outcome { findings, policies, .. } = examine(&files, &[]);
         let shown: Vec<&Resolved> = findings.iter().collect();
         let report = Report { files: &files, findings: &shown, policies: &policies, failures: &[name] };
