@@ -462,9 +462,6 @@ impl PolicySpec {
     /// Does it select this pod?
     #[must_use]
     pub fn selects(&self, pod: &Pod) -> bool {
-        self.pods().is_some_and(|(selector, namespaces)| {
-            (namespaces.is_empty() || namespaces.iter().any(|n| **n == *pod.name.namespace))
-                && selector.matches(|key| pod.labels.get(key))
-        })
+        self.pods().is_some_and(|(selector, namespaces)| crate::backends::selects(selector, namespaces, pod))
     }
 }
