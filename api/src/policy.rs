@@ -87,13 +87,13 @@ impl fmt::Display for PolicyRef {
     printcolumn(
         name = "FRONTEND",
         type_ = "string",
-        json_path = r#".status.frontend"#,
+        json_path = r#".spec.frontend.*['serviceName','ip']"#,
         description = "What clients dial"
     ),
     printcolumn(
         name = "BACKEND",
         type_ = "string",
-        json_path = r#".status.backend"#,
+        json_path = r#".spec.backend.endpointSelector.*"#,
         description = "Where it leads"
     ),
     printcolumn(
@@ -196,13 +196,13 @@ pub struct LocalRedirectPolicySpec {
     printcolumn(
         name = "FRONTEND",
         type_ = "string",
-        json_path = r#".status.frontend"#,
+        json_path = r#".spec.frontend.*['serviceName','ip']"#,
         description = "What clients dial"
     ),
     printcolumn(
         name = "BACKEND",
         type_ = "string",
-        json_path = r#".status.backend"#,
+        json_path = r#".spec.backend.*['addresses','endpointSelector']"#,
         description = "Where it leads"
     ),
     printcolumn(
@@ -512,12 +512,6 @@ pub struct PolicyObjectStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// What clients dial, in one line.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub frontend: String,
-    /// Where it leads, in one line.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub backend: String,
     /// Nodes that have it in their maps, of those it selects: `3/3`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub programmed: String,

@@ -37,13 +37,13 @@ pub(crate) fn count(_: &mut SchemaGenerator) -> Schema {
     whole_number(i64::from(i32::MAX))
 }
 
-/// A port, as number or text.
+/// A port, as number or text without leading zeros.
 pub(crate) fn port(_: &mut SchemaGenerator) -> Schema {
+    let text = "string(self).matches('^[1-9][0-9]{0,4}$') && int(self) <= 65535";
     json_schema!({
         "x-kubernetes-int-or-string": true,
-        "pattern": "^[1-9][0-9]{0,4}$",
         "maxLength": 5,
-        RULES: [rule("int(self) >= 1 && int(self) <= 65535", "a port is a number from 1 to 65535")],
+        RULES: [rule(text, "a port is a number from 1 to 65535, without leading zeros")],
     })
 }
 
@@ -155,7 +155,10 @@ pub(crate) fn distinct(numbers: bool) -> Vec<Value> {
                    the same in the frontend and in the backend";
     let mut rules = vec![rule(names, message)];
     if numbers {
-        rules.push(rule(once("int(x.port) == int(y.port)"), "a port stands twice: remove one of the two"));
+        rules.push(rule(
+            once("string(x.port) == string(y.port)"),
+            "a port stands twice: remove one of the two",
+        ));
     }
     rules
 }
