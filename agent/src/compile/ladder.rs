@@ -2,17 +2,13 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use balancing_api::{
-    net::Frontend,
-    policy::{OnNoBackend, RedirectMode},
-    rules::checked,
-};
+use balancing_api::{backends::backends, net::Frontend, policy::OnNoBackend};
 
 use super::{Compiler, NodeContext, policy::Resolved};
 use crate::{
     desired::{Backend, Ladder, Otherwise, PolicyRung, ServicePort, ServiceRung},
     select::{Endpoint, Viewpoint, select},
-    snapshot::{Pod, Snapshot},
+    snapshot::{Snapshot, Usability},
 };
 
 impl Compiler {
@@ -110,36 +106,12 @@ impl Resolved {
         let (Ok(spec), Some(&port)) = (&self.policy.spec, self.claims.get(&frontend)) else {
             return Vec::new();
         };
-        let usable = || self.pods.iter().filter(|pod| pod.usable());
-        let of_pod = |pod: &Pod, address: IpAddr| Backend {
-            address,
-            port,
-            pod: Some(Arc::clone(&pod.full_name)),
-            node: pod.node.clone(),
-        };
-        let at_node = |pod: &Pod, proxy: bool| {
-            let node = snapshot.node(pod.node.as_deref()?)?;
-            let all = if proxy { &node.proxies } else { &node.addresses };
-            let address = all.iter().find(|ip| same_family(**ip, frontend.address))?;
-            // A node's address stands for all its pods.
-            Some(Backend { address: *address, port, pod: None, node: pod.node.clone() })
-        };
-        let endpoints: Vec<Endpoint<'_>> = match &spec.checked.backend {
-            checked::Backend::Local { .. }
-            | checked::Backend::Pods { mode: RedirectMode::PodEndpoint, .. } => usable()
-                .flat_map(|pod| pod.addresses.iter().map(move |ip| (pod, *ip)))
-                .filter(|(_, ip)| same_family(*ip, frontend.address))
-                .map(|(pod, ip)| ready(of_pod(pod, ip)))
-                .collect(),
-            checked::Backend::Pods { mode, .. } => {
-                usable().filter_map(|pod| at_node(pod, *mode == RedirectMode::NodeProxy)).map(ready).collect()
-            }
-            checked::Backend::Addresses(addresses) => addresses
-                .iter()
-                .filter(|ip| same_family(**ip, frontend.address))
-                .map(|ip| ready(Backend { address: *ip, port, pod: None, node: None }))
-                .collect(),
-        };
+        let pods = self.pods.iter().map(|pod| &**pod);
+        let endpoints: Vec<Endpoint<'_>> = backends(&spec.checked.backend, pods, |name| snapshot.node(name))
+            .into_iter()
+            .filter(|b| b.usability == Usability::Ready && same_family(b.address, frontend.address))
+            .map(|b| ready(Backend { address: b.address, port, pod: b.pod, node: b.node }))
+            .collect();
         winners(&endpoints, Viewpoint { node: &context.node, zone: None, local_only: false })
     }
 }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use balancing_api::{
+    claims::Rank,
     net::Frontend,
     policy::{PolicyKind, PolicyRef},
 };
@@ -74,9 +75,6 @@ impl NodeContext {
         }
     }
 }
-
-/// Who comes first on a frontend: the older (no time is oldest), then LocalRedirectPolicy, then by name.
-type Rank = (Option<Timestamp>, PolicyRef);
 
 /// A port of a Service on a frontend. Of several Services on one the older comes first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -322,8 +320,8 @@ impl Compiler {
 
     /// The policy that holds a frontend.
     fn winner(&self, frontend: &Frontend) -> Option<(&PolicyRef, &Resolved)> {
-        let (_, reference) = self.policies_at.get(frontend)?.first()?;
-        self.policies.get_key_value(reference)
+        let first = self.policies_at.get(frontend)?.first()?;
+        self.policies.get_key_value(&first.policy)
     }
 }
 

@@ -6,15 +6,16 @@ use std::{
 };
 
 use balancing_api::{
+    claims::{Claims, Rank, References},
     net::Frontend,
     policy::RedirectMode,
-    rules::checked::{Backend, Condition, Matcher, Pairing, Port, Ports},
+    rules::checked::{Backend, Condition, Port},
 };
 
-use super::{NodeContext, Rank, ServiceResolution};
+use super::{NodeContext, ServiceResolution};
 use crate::{
     desired::PolicySettings,
-    snapshot::{Name, Phase, Pod, Policy, PolicySpec, Snapshot, Text, Unsupported},
+    snapshot::{Phase, Pod, Policy, PolicySpec, Snapshot, Text},
 };
 
 /// Why a policy claims nothing here.
@@ -28,14 +29,8 @@ pub(super) enum Standing {
     NotSelected,
     /// Services are not resolved at all.
     ServicesOff,
-    /// Its Service does not exist.
-    NoService,
-    /// Its Service is not programmed.
-    Unsupported(Unsupported),
-    /// None of its ports is a port of its Service.
-    NoSuchPort,
-    /// No backend port goes with any of its frontend ports.
-    NoPair,
+    /// What it refers to is not there, or not as it needs it.
+    Missing(References),
 }
 
 /// A policy as this node sees it.
@@ -86,7 +81,7 @@ impl Resolved {
     }
 
     pub(super) fn rank(&self) -> Rank {
-        (self.policy.created, self.policy.reference.clone())
+        Rank { created: self.policy.created, policy: self.policy.reference.clone() }
     }
 
     fn find_pods(&mut self, spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) {
@@ -112,55 +107,19 @@ impl Resolved {
 
     /// Claims frontends; answers how that went.
     fn claim(&mut self, spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) -> Standing {
-        match (&spec.checked.matcher, &spec.service) {
-            (Matcher::Address(address), _) => {
-                let pairing = match &spec.checked.ports {
-                    Ports::Listed(pairing) => pairing.clone(),
-                    // The rules ask for toPorts beside an address.
-                    Ports::OfService { .. } => Pairing::default(),
-                };
-                self.take(&[*address], pairing)
-            }
-            (Matcher::Service { .. }, _) if context.resolution == ServiceResolution::Off => {
-                Standing::ServicesOff
-            }
-            (Matcher::Service { .. }, Some(name)) => self.claim_service(name, &spec.checked.ports, snapshot),
-            (Matcher::Service { .. }, None) => Standing::NoService,
+        if spec.service.is_some() && context.resolution == ServiceResolution::Off {
+            return Standing::ServicesOff;
         }
-    }
-
-    fn claim_service(&mut self, name: &Name, ports: &Ports, snapshot: &Snapshot) -> Standing {
-        let Some(service) = snapshot.service(name) else { return Standing::NoService };
-        if let Some(why) = service.unsupported {
-            return Standing::Unsupported(why);
+        let service = spec.service.as_ref().and_then(|name| snapshot.service(name));
+        let claims = Claims::of(&spec.checked, service);
+        self.claims = claims.frontends;
+        self.affinity_seconds = claims.affinity_seconds;
+        self.missing_ports = claims.missing_ports;
+        self.unpaired = claims.unpaired;
+        match claims.references {
+            References::Found => Standing::Applies,
+            missing => Standing::Missing(missing),
         }
-        self.affinity_seconds = service.affinity_seconds;
-        let offered: Vec<Port> = service
-            .ports
-            .iter()
-            .map(|p| Port { number: p.port, protocol: p.protocol, name: p.name.to_string() })
-            .collect();
-        let pairing = ports.for_service(&offered);
-        if let Ports::Listed(listed) = ports {
-            let all = listed.pairs.iter().map(|pair| &pair.frontend).chain(&listed.unpaired);
-            let exists = |p: &Port| offered.iter().any(|o| (o.number, o.protocol) == (p.number, p.protocol));
-            self.missing_ports = all.filter(|p| !exists(p)).cloned().collect();
-        }
-        if pairing.pairs.is_empty() && pairing.unpaired.is_empty() {
-            return Standing::NoSuchPort;
-        }
-        self.take(&service.addresses, pairing)
-    }
-
-    fn take(&mut self, addresses: &[std::net::IpAddr], pairing: Pairing) -> Standing {
-        for pair in pairing.pairs {
-            for address in addresses {
-                let frontend = Frontend::new(*address, pair.frontend.number, pair.frontend.protocol);
-                self.claims.entry(frontend).or_insert(pair.backend);
-            }
-        }
-        self.unpaired = pairing.unpaired;
-        if self.claims.is_empty() { Standing::NoPair } else { Standing::Applies }
     }
 
     /// The local pods whose own connections are left alone: all it selects here that are not over.

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 
 use balancing_api::{
     agent::{BackendCount, ExemptCallers, PolicyState, PolicyStatus, WantedPod, WantedPolicy},
+    claims::References,
     names::reason,
     net::Frontend,
     policy::{OnNoBackend, PolicyRef, RedirectMode},
     rules::checked::{Backend, Matcher, Port},
 };
+use jiff::Timestamp;
 
 use super::{
     Compiler, NodeContext, is_redirect,
@@ -25,6 +27,8 @@ pub struct PolicyReport {
     pub id: u32,
     /// Its generation.
     pub generation: i64,
+    /// When it was created, where its object says so.
+    pub created: Option<Timestamp>,
     /// Its state here, supposing that the maps hold what is desired.
     pub state: PolicyState,
     /// Why; see [`balancing_api::names::reason`].
@@ -52,6 +56,7 @@ impl PolicyReport {
             name: self.policy.name,
             id: self.id,
             generation: self.generation,
+            created: self.created,
             state: self.state,
             reason: self.reason.to_owned(),
             message: self.message,
@@ -114,6 +119,7 @@ impl Compiler {
             policy: reference.clone(),
             id: resolved.policy.id,
             generation: resolved.policy.generation,
+            created: resolved.policy.created,
             state: verdict.state,
             reason: verdict.reason,
             message: verdict.message,
@@ -166,13 +172,7 @@ impl Compiler {
         if *winner == ours.reference {
             return None;
         }
-        let rule = if theirs.policy.created != ours.created {
-            "it is older"
-        } else if winner.kind != ours.reference.kind {
-            "of the same age, and a LocalRedirectPolicy comes first"
-        } else {
-            "of the same age, and its name comes first"
-        };
+        let rule = theirs.rank().why_before(&resolved.rank());
         Some(format!("{frontend} is held by {winner}: {rule}"))
     }
 
@@ -191,7 +191,7 @@ fn not_claiming(
     let service = resolved.policy.matched_service().map(|s| format!("Service {s}")).unwrap_or_default();
     let fallback = |reason, message: String| Some(Verdict::new(PolicyState::Fallback, reason, message));
     match &resolved.standing {
-        Standing::Applies | Standing::Invalid => None,
+        Standing::Applies | Standing::Invalid | Standing::Missing(References::Found) => None,
         Standing::NotSelected => {
             let node = &context.node;
             let message = match (&spec.checked.nodes, snapshot.node(node)) {
@@ -206,15 +206,17 @@ fn not_claiming(
             reason::SERVICE_NOT_SUPPORTED,
             format!("serviceMatcher has no effect: the agent runs with --service-resolution off ({service})"),
         ),
-        Standing::NoService => fallback(reason::SERVICE_NOT_FOUND, format!("{service} does not exist")),
-        Standing::Unsupported(why) => {
+        Standing::Missing(References::NoService) => {
+            fallback(reason::SERVICE_NOT_FOUND, format!("{service} does not exist"))
+        }
+        Standing::Missing(References::Unsupported(why)) => {
             fallback(reason::SERVICE_NOT_SUPPORTED, format!("{service} {}", why.describe()))
         }
-        Standing::NoSuchPort => fallback(
+        Standing::Missing(References::NoSuchPort) => fallback(
             reason::PORT_NOT_FOUND,
             format!("{service} has no port {}", list(&resolved.missing_ports)),
         ),
-        Standing::NoPair => fallback(
+        Standing::Missing(References::NoPair) => fallback(
             reason::PORT_MISMATCH,
             format!(
                 "no backend port has the name and protocol of frontend port {}",
