@@ -63,7 +63,10 @@ impl Report<'_> {
         let place = |file: usize, span: &balancing_api::manifest::Span| {
             let file = &self.files[file];
             match &file.made_from {
-                Some(name) => json!({"artifactLocation": {"uri": uri(name)}, "region": {"startLine": 1}}),
+                Some(name) => json!({"artifactLocation": {"uri": uri(name)}, "region": {
+                    // Code scanning wants all four.
+                    "startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1,
+                }}),
                 None => json!({
                     "artifactLocation": {"uri": uri(&file.name)},
                     "region": {

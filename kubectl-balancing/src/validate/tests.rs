@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::*;
 
+mod schemas;
+
 /// The arguments as the command line gives them.
 #[derive(Debug, Parser)]
 struct Line {
@@ -252,6 +254,7 @@ fn reports_for_machines() {
     let mut sarif: Value = serde_json::from_str(&told(&folder, &path, &["-o", "sarif"])).unwrap();
     without_fingerprints(&mut sarif);
     assert_eq!(sarif["version"], "2.1.0");
+    schemas::is_for_code_scanning(&sarif);
     for result in sarif["runs"][0]["results"].as_array().unwrap() {
         let index = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
         assert_eq!(sarif["runs"][0]["tool"]["driver"]["rules"][index]["id"], result["ruleId"]);
@@ -271,6 +274,7 @@ fn what_could_not_be_read_is_in_the_report() {
     let value: Value = serde_json::from_str(&sarif.out).unwrap();
     let invocation = &value["runs"][0]["invocations"][0];
     assert_eq!((sarif.code, &invocation["executionSuccessful"]), (2, &Value::Bool(false)));
+    assert_eq!(schemas::against_sarif(&value), Vec::<String>::new());
     let junit = validate(&["-f", &missing, "-o", "junit"]);
     assert_eq!(junit.code, 2);
     assert!(
@@ -481,8 +485,13 @@ fn what_kustomize_makes_is_checked() {
     );
     let sarif: Value = serde_json::from_str(&run(&["-k", &prod, "-o", "sarif"]).out).unwrap();
     let place = &sarif["runs"][0]["results"][0]["locations"][0]["physicalLocation"];
+    schemas::is_for_code_scanning(&sarif);
+    assert_eq!(schemas::against_sarif(&sarif), Vec::<String>::new());
     assert_eq!(place["artifactLocation"]["uri"], format!("file://{kustomization}"));
-    assert_eq!(place["region"], serde_json::json!({"startLine": 1}));
+    assert_eq!(
+        place["region"],
+        serde_json::json!({"startLine": 1, "startColumn": 1, "endLine": 1, "endColumn": 1})
+    );
     // Whoever names the folder with -f is told.
     let ran = run(&["-f", &prod]);
     assert!(ran.err.contains(&format!("note: {prod} is a folder of kustomize: -k {prod}")), "{}", ran.err);
@@ -589,12 +598,14 @@ proptest! {
         let shown: Vec<&Resolved> = findings.iter().collect();
         let report = Report { files: &files, findings: &shown, policies: &policies, failures: &[name] };
         let sarif = report.sarif();
+        prop_assert_eq!(schemas::against_sarif(&sarif), Vec::<String>::new());
         prop_assert_eq!(sarif["runs"][0]["results"].as_array().map(Vec::len), Some(findings.len()));
         for line in report.github().lines() {
             let command = ["::error ", "::warning ", "::notice ", "and "].iter().any(|c| line.starts_with(c));
             prop_assert!(command && !line.chars().any(char::is_control), "{:?}", line);
         }
         let junit = report.junit(Severity::Info);
+        schemas::is_junit(&junit);
         prop_assert_eq!(junit.matches("<failure ").count(), findings.len());
         prop_assert_eq!(junit.matches("<testcase ").count(), junit.matches("</testcase>").count());
         prop_assert!(!junit.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{ffff}'), "{:?}", junit);
