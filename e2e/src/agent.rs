@@ -1,7 +1,7 @@
 //! The agent under test: its process and its API.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, OpenOptions},
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
     process::{Child, ExitStatus, Output, Stdio},
@@ -35,14 +35,23 @@ pub struct Places {
     pub node: String,
     /// Network namespace of the host.
     pub netns: String,
-    /// `--manifests`.
-    pub manifests: PathBuf,
+    /// Where its objects come from.
+    pub source: Source,
     /// `--cgroup-root`.
     pub cgroup: PathBuf,
     /// `--bpffs`.
     pub bpffs: PathBuf,
     /// Folder of its socket and log.
     pub scratch: PathBuf,
+}
+
+/// Where an agent's objects come from.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// `--manifests`.
+    Manifests(PathBuf),
+    /// `--kubeconfig`.
+    Kubeconfig(PathBuf),
 }
 
 /// How an agent is started.
@@ -114,7 +123,10 @@ impl Agent {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path())?;
         let mut command = self.command("run", options)?;
         command.args(["--node-name", &self.places.node]);
-        command.arg("--manifests").arg(&self.places.manifests);
+        match &self.places.source {
+            Source::Manifests(folder) => command.arg("--manifests").arg(folder),
+            Source::Kubeconfig(file) => command.arg("--kubeconfig").arg(file),
+        };
         command.arg("--api").arg(format!("unix:{}", self.socket().display()));
         let files = (Stdio::from(log.try_clone()?), Stdio::from(log));
         let child = command.stdin(Stdio::null()).stdout(files.0).stderr(files.1).spawn();
@@ -264,14 +276,13 @@ impl Agent {
         }
     }
 
-    /// A copy of what it logged, for people.
-    ///
-    /// # Errors
-    /// It cannot be written.
-    pub fn save_log(&self, to: &Path) -> Result<()> {
-        let mut from = File::open(self.log_path())?;
-        std::io::copy(&mut from, &mut File::create(to)?)?;
-        Ok(())
+    /// A copy of what it logged, for people: in the folder that `BALANCING_E2E_KEEP` names.
+    pub fn keep_log(&self) {
+        if let Some(folder) = std::env::var_os("BALANCING_E2E_KEEP") {
+            let name = self.places.scratch.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            // An agent that was never started has no log.
+            fs::copy(self.log_path(), Path::new(&folder).join(name + ".log")).ok();
+        }
     }
 }
 

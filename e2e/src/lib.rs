@@ -7,8 +7,10 @@
 
 pub mod agent;
 pub mod client;
+pub mod cluster;
 pub mod demo;
 pub mod dns;
+pub mod ground;
 pub mod http;
 pub mod judge;
 pub mod manifests;

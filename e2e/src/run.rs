@@ -1,7 +1,9 @@
 //! The names of a run's objects on the machine, and the removal of what runs leave behind.
 
 use std::{
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{self, Command, Stdio},
     thread,
@@ -9,7 +11,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::{
+    process::{Pid, Signal, kill_process},
+    thread::{LinkNameSpaceType, move_into_link_name_space},
+};
 
 /// Every namespace, cgroup, bpffs folder and scratch folder starts with it, followed by the owner's process id.
 const PREFIX: &str = "bal";
@@ -28,6 +33,24 @@ pub fn name(what: &str) -> String {
 #[must_use]
 pub fn netns_path(name: &str) -> PathBuf {
     Path::new(NETNS).join(name)
+}
+
+/// Moves this thread, and those it starts later, into a network namespace.
+///
+/// # Errors
+/// There is no such namespace, or this is not root.
+pub fn join_netns(name: &str) -> Result<()> {
+    let path = netns_path(name);
+    let file = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+        .with_context(|| format!("setns {name}"))
+}
+
+/// A folder for files that are written often and are gone with the run: in memory, where the machine has that.
+#[must_use]
+pub fn memory() -> PathBuf {
+    let shared = Path::new("/dev/shm");
+    if shared.is_dir() { shared.to_owned() } else { std::env::temp_dir() }
 }
 
 /// Names this process after its objects, so that other runs see that they are in use, and removes what dead ones left.
@@ -143,12 +166,13 @@ struct Place {
 /// Everything with our prefix, in an order in which it can be removed.
 fn places() -> Vec<Place> {
     let cgroups = cgroup2_mount();
-    let temp = std::env::temp_dir();
-    let folders: [(Option<&Path>, Remover); 4] = [
+    let (temp, memory) = (std::env::temp_dir(), memory());
+    let folders: [(Option<&Path>, Remover); 5] = [
         (cgroups.as_deref(), remove_cgroup),
         (Some(Path::new(NETNS)), remove_netns),
         (Some(Path::new(BPFFS)), remove_bpffs),
         (Some(&temp), remove_scratch),
+        (Some(&memory), remove_scratch),
     ];
     let mut found = Vec::new();
     for (folder, remove) in folders {

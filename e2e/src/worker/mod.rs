@@ -12,21 +12,15 @@ mod traffic;
 
 use std::{
     collections::HashMap,
-    fs::{self, File},
+    fs,
     io::{self, BufWriter, Write},
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::process::CommandExt,
-    },
+    os::{fd::OwnedFd, unix::process::CommandExt},
     path::Path,
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use rustix::{
-    process::{Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit},
-    thread::{LinkNameSpaceType, move_into_link_name_space},
-};
+use rustix::process::{Resource, Signal, getppid, getrlimit, set_parent_process_death_signal, setrlimit};
 
 use crate::{
     protocol::{self, Answered, Reply, Request},
@@ -48,7 +42,7 @@ fn start(mut arguments: impl Iterator<Item = String>) -> Result<()> {
     loop {
         let word = arguments.next().context("no mode given")?;
         match word.as_str() {
-            "--netns" => join_netns(&arguments.next().context("--netns needs a name")?)?,
+            "--netns" => run::join_netns(&arguments.next().context("--netns needs a name")?)?,
             "--cgroup" => join_cgroup(Path::new(&arguments.next().context("--cgroup needs a path")?))?,
             "--parent" => end_with(&arguments.next().context("--parent needs a process id")?)?,
             "client" => return client(),
@@ -58,13 +52,6 @@ fn start(mut arguments: impl Iterator<Item = String>) -> Result<()> {
             other => bail!("unknown word {other:?}"),
         }
     }
-}
-
-fn join_netns(name: &str) -> Result<()> {
-    let path = run::netns_path(name);
-    let file = File::open(&path).with_context(|| format!("failed to open {}", path.display()))?;
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
-        .with_context(|| format!("setns {name}"))
 }
 
 fn join_cgroup(path: &Path) -> Result<()> {
