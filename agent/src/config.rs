@@ -66,6 +66,12 @@ pub struct RunConfig {
     pub max_backends: u32,
     /// Host and port of the API server, where they are not to be taken from the kubeconfig or the cluster.
     pub api_server: Option<(String, u16)>,
+    /// Namespace of the operator and of the agent's own DaemonSet.
+    pub namespace: String,
+    /// Name of the agent's own DaemonSet, if it is to be watched.
+    pub daemonset: Option<String>,
+    /// Is the node's NodeBalancingState written?
+    pub node_status: bool,
     /// `BALANCING_REFUSE_ROOT_CGROUP`: never attach to the root of the cgroup hierarchy.
     pub refuse_root_cgroup: bool,
     /// How to log.
@@ -210,15 +216,6 @@ pub enum ConfigError {
         /// What is missing.
         missing: &'static str,
     },
-    /// The source exists only in later versions.
-    #[error(
-        "{origin}: reading from an API server is not available in this build: give --manifests DIR, a folder of \
-         Kubernetes YAML"
-    )]
-    SourceNotAvailable {
-        /// What asked for it.
-        origin: Origin,
-    },
     /// No cgroup v2 hierarchy is mounted.
     #[error(
         "no cgroup v2 hierarchy is mounted here: mount one (mount -t cgroup2 none /sys/fs/cgroup) or name a cgroup by \
@@ -274,7 +271,6 @@ impl ConfigError {
         match self {
             Self::CommandLine(error) => u8::try_from(error.exit_code()).unwrap_or(2),
             Self::ReadFile { .. }
-            | Self::SourceNotAvailable { .. }
             | Self::NoCgroup2
             | Self::Folder { .. }
             | Self::WrongFileSystem { .. }

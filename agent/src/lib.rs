@@ -33,19 +33,29 @@ pub fn program(layout: u32) -> ExitCode {
         return ExitCode::FAILURE;
     }
     match command {
-        config::Command::Run(run) => ended(node::run(&run, layout)),
-        config::Command::Cleanup(cleanup) => {
-            let cleaned = kernel::cleanup(&cleanup.places.bpffs);
-            if let Ok(detached) = &cleaned {
-                tracing::info!(detached, bpffs = %cleanup.places.bpffs.display(), "cleaned up");
+        config::Command::Run(run) => match node::run(&run, layout) {
+            Ok(node::Ending::Stay) => {
+                tracing::info!("ended; the programs stay attached");
+                ExitCode::SUCCESS
             }
-            ended(cleaned.map(drop))
-        }
+            Ok(node::Ending::Leave) => cleanup(&run.places),
+            Err(error) => failed(&error),
+        },
+        config::Command::Cleanup(command) => cleanup(&command.places),
     }
 }
 
-fn ended<E: std::error::Error>(result: Result<(), E>) -> ExitCode {
-    let Err(error) = result else { return ExitCode::SUCCESS };
+fn cleanup(places: &config::Places) -> ExitCode {
+    match kernel::cleanup(&places.bpffs) {
+        Ok(detached) => {
+            tracing::info!(detached, bpffs = %places.bpffs.display(), "cleaned up");
+            ExitCode::SUCCESS
+        }
+        Err(error) => failed(&error),
+    }
+}
+
+fn failed(error: &dyn std::error::Error) -> ExitCode {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -18,7 +18,7 @@ pub(super) struct Flags {
 }
 
 /// Names of all settings, as flags spell them; `config` alone is no key of the file.
-pub(super) const SETTINGS: [&str; 16] = [
+pub(super) const SETTINGS: [&str; 19] = [
     "node-name",
     "manifests",
     "kubeconfig",
@@ -33,6 +33,9 @@ pub(super) const SETTINGS: [&str; 16] = [
     "max-backends",
     "api-server-host",
     "api-server-port",
+    "namespace",
+    "daemonset",
+    "node-status",
     "log-format",
     "log-level",
 ];
@@ -95,12 +98,23 @@ struct Run {
     /// Backends that the maps can hold, old and new set of a change together [default: 131072]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     max_backends: Option<String>,
-    /// Host of the API server, where no proxy leads to it yet
-    #[arg(long, value_name = "HOST")]
+    /// Host of the API server to dial, where no proxy leads to its Service; its certificate is checked as without it
+    #[arg(long, value_name = "HOST", help_heading = "In a cluster")]
     api_server_host: Option<String>,
-    /// Port of the API server
-    #[arg(long, value_name = "PORT", allow_negative_numbers = true)]
+    /// Port of the API server to dial
+    #[arg(long, value_name = "PORT", allow_negative_numbers = true, help_heading = "In a cluster")]
     api_server_port: Option<String>,
+    /// Namespace of the operator, and of the agent's own DaemonSet [default: elf]
+    /// [variables: BALANCING_NAMESPACE, POD_NAMESPACE]
+    #[arg(long, value_name = "NAME", help_heading = "In a cluster")]
+    namespace: Option<String>,
+    /// Name of the agent's own DaemonSet: once that is deleted, SIGTERM ends in a cleanup
+    #[arg(long, value_name = "NAME", help_heading = "In a cluster")]
+    daemonset: Option<String>,
+    /// Write this node's NodeBalancingState [default: true]
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          help_heading = "In a cluster")]
+    node_status: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -190,6 +204,9 @@ impl Run {
             ("max-backends", self.max_backends),
             ("api-server-host", self.api_server_host),
             ("api-server-port", self.api_server_port),
+            ("namespace", self.namespace),
+            ("daemonset", self.daemonset),
+            ("node-status", self.node_status),
         ];
         let mut all = texts(named.into_iter().chain(self.places).chain(self.common));
         if !self.api.is_empty() {

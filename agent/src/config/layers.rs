@@ -11,10 +11,11 @@ use super::{
 };
 
 /// A second variable of a setting, besides the one behind `BALANCING_`, which goes before it.
-const SECOND_VARIABLES: [(&str, &str); 4] = [
+const SECOND_VARIABLES: [(&str, &str); 5] = [
     ("node-name", "NODE_NAME"),
     ("redirect-qos-limit", "REDIRECT_QOS_LIMIT"),
     ("kubeconfig", "KUBECONFIG"),
+    ("namespace", "POD_NAMESPACE"),
     ("log-level", "RUST_LOG"),
 ];
 
@@ -24,6 +25,7 @@ const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_FRONTENDS: u32 = 65_536;
 const DEFAULT_MAX_BACKENDS: u32 = 131_072;
+const DEFAULT_NAMESPACE: &str = "elf";
 const SOURCES: [&str; 3] = ["manifests", "kubeconfig", "in-cluster"];
 
 /// The layers in which a setting may be given, first to last.
@@ -149,6 +151,11 @@ impl<'e> Layers<'e> {
             max_frontends: self.value("max-frontends", values::capacity)?.unwrap_or(DEFAULT_MAX_FRONTENDS),
             max_backends: self.value("max-backends", values::capacity)?.unwrap_or(DEFAULT_MAX_BACKENDS),
             api_server: self.api_server()?,
+            namespace: self
+                .value("namespace", values::namespace)?
+                .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
+            daemonset: self.value("daemonset", values::object_name)?,
+            node_status: self.value("node-status", values::boolean)?.unwrap_or(true),
             refuse_root_cgroup,
             log: self.log()?,
             places: self.places(mountinfo)?,
@@ -187,11 +194,10 @@ impl<'e> Layers<'e> {
                     return Err(ConfigError::TwoSources { first, second });
                 }
                 (Some((Source::Kubeconfig(_), _)), None) if kubeconfig.is_some() => break,
-                (Some((source, origin)), None) => return available(source, origin),
+                (Some((source, _)), None) => return Ok(source),
             }
         }
-        let (source, origin) = kubeconfig.ok_or(ConfigError::NoSource)?;
-        available(source, origin)
+        kubeconfig.map(|(source, _)| source).ok_or(ConfigError::NoSource)
     }
 
     fn api(&self) -> Result<Vec<Listen>, ConfigError> {
@@ -240,13 +246,6 @@ impl<'e> Layers<'e> {
         };
         let bpffs = self.value("bpffs", values::path)?.unwrap_or_else(|| DEFAULT_BPFFS.into());
         Ok(Places { cgroup_root, bpffs })
-    }
-}
-
-fn available(source: Source, origin: Origin) -> Result<Source, ConfigError> {
-    match source {
-        Source::Manifests(_) => Ok(source),
-        Source::Kubeconfig(_) | Source::InCluster => Err(ConfigError::SourceNotAvailable { origin }),
     }
 }
 

@@ -66,6 +66,9 @@ fn defaults() {
             max_frontends: 65_536,
             max_backends: 131_072,
             api_server: None,
+            namespace: "elf".to_owned(),
+            daemonset: None,
+            node_status: true,
             refuse_root_cgroup: false,
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
         }
@@ -87,6 +90,9 @@ fn every_flag() {
         "--max-backends=20",
         "--api-server-host=[fd00::1]",
         "--api-server-port=6443",
+        "--namespace=lb",
+        "--daemonset=lb-agent",
+        "--node-status=false",
         "--log-format=json",
         "--log-level=debug,h2=warn",
     ])
@@ -98,6 +104,7 @@ fn every_flag() {
     assert_eq!(run.policy_lease, Some(Duration::from_secs(90)));
     assert_eq!((run.max_frontends, run.max_backends), (10, 20));
     assert_eq!(run.api_server, Some(("fd00::1".to_owned(), 6443)));
+    assert_eq!((&*run.namespace, run.daemonset.as_deref(), run.node_status), ("lb", Some("lb-agent"), false));
     assert_eq!(run.log, LogConfig { format: LogFormat::Json, level: "debug,h2=warn".to_owned() });
 }
 
@@ -117,6 +124,9 @@ fn every_setting_comes_from_its_variable_and_its_key_too() {
         ("MAX_BACKENDS", "maxBackends", "9"),
         ("API_SERVER_HOST", "apiServerHost", "k8s.example"),
         ("API_SERVER_PORT", "apiServerPort", "443"),
+        ("NAMESPACE", "namespace", "lb"),
+        ("DAEMONSET", "daemonset", "lb-agent"),
+        ("NODE_STATUS", "nodeStatus", "false"),
         ("LOG_FORMAT", "logFormat", "json"),
         ("LOG_LEVEL", "logLevel", "warn"),
     ];
@@ -131,6 +141,9 @@ fn every_setting_comes_from_its_variable_and_its_key_too() {
         max_frontends: 8,
         max_backends: 9,
         api_server: Some(("k8s.example".to_owned(), 443)),
+        namespace: "lb".to_owned(),
+        daemonset: Some("lb-agent".to_owned()),
+        node_status: false,
         refuse_root_cgroup: true,
         log: LogConfig { format: LogFormat::Json, level: "warn".to_owned() },
     };
@@ -228,23 +241,23 @@ fn a_layer_that_names_a_source_hides_the_layers_below() {
     assert_eq!(source(&["--manifests=/m"], &[("KUBECONFIG", "/k")], "").unwrap(), folder);
     assert_eq!(source(&[], &[("KUBECONFIG", "/k")], "manifests: /m").unwrap(), folder);
     assert_eq!(source(&["--in-cluster=false"], &[], "manifests: /m").unwrap(), folder);
-    let origin = |result: Result<Source, ConfigError>| match result {
-        Err(ConfigError::SourceNotAvailable { origin }) => origin.to_string(),
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(origin(source(&[], &[("KUBECONFIG", "/k")], "kubeconfig: /other")), "variable KUBECONFIG");
-    assert_eq!(origin(source(&[], &[("KUBECONFIG", "/k")], "")), "variable KUBECONFIG");
-    assert_eq!(origin(source(&[], &[], "\nkubeconfig: /other")), "/etc/balancing.yaml:2: kubeconfig");
+    let kubeconfig = |path: &str| Source::Kubeconfig(path.into());
+    assert_eq!(source(&[], &[("KUBECONFIG", "/k")], "kubeconfig: /other").unwrap(), kubeconfig("/k"));
+    assert_eq!(source(&[], &[("KUBECONFIG", "/k")], "").unwrap(), kubeconfig("/k"));
+    assert_eq!(source(&[], &[], "\nkubeconfig: /other").unwrap(), kubeconfig("/other"));
+    assert_eq!(source(&["--in-cluster"], &[("KUBECONFIG", "/k")], "").unwrap(), Source::InCluster);
 }
 
 #[test]
-fn an_api_server_is_not_there_yet() {
-    let (code, text) = message(run(&["--node-name=n1", "--in-cluster"], &[], ""));
-    assert_eq!(code, 1);
-    assert!(
-        text.starts_with("--in-cluster: reading from an API server is not available in this build"),
-        "{text}"
-    );
+fn the_namespace_is_that_of_the_pod() {
+    let namespace = |variables: &[(&str, &str)]| {
+        run(&["--node-name=n1", "--in-cluster"], variables, "").unwrap().namespace
+    };
+    assert_eq!(namespace(&[("POD_NAMESPACE", "lb")]), "lb");
+    assert_eq!(namespace(&[("POD_NAMESPACE", "lb"), ("BALANCING_NAMESPACE", "other")]), "other");
+    let (code, text) = message(run(&["--node-name=n1", "--in-cluster", "--namespace=a.b"], &[], ""));
+    assert_eq!(code, 2);
+    assert!(text.starts_with("--namespace: invalid value \"a.b\""), "{text}");
 }
 
 #[test]

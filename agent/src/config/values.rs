@@ -186,19 +186,38 @@ pub(super) fn boolean(s: &str) -> Result<bool, String> {
     }
 }
 
-/// A name of a node: what Kubernetes allows (a DNS subdomain, RFC 1123).
+/// A label of a DNS name (RFC 1123).
+fn is_label(l: &str) -> bool {
+    !l.is_empty()
+        && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !l.starts_with('-')
+        && !l.ends_with('-')
+}
+
+/// What Kubernetes allows as a name of most objects (a DNS subdomain, RFC 1123).
+fn is_subdomain(s: &str) -> bool {
+    s.len() <= 253 && s.split('.').all(is_label)
+}
+
+/// A name of a node.
 pub(super) fn node_name(s: &str) -> Result<String, String> {
-    let label = |l: &str| {
-        !l.is_empty()
-            && l.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !l.starts_with('-')
-            && !l.ends_with('-')
-    };
-    if s.len() <= 253 && s.split('.').all(label) {
+    if is_subdomain(s) {
         Ok(s.to_owned())
     } else {
         Err("a node's name consists of lower-case letters, digits, '-' and '.', as `kubectl get nodes` shows it".to_owned())
     }
+}
+
+/// A name of an object.
+pub(super) fn object_name(s: &str) -> Result<String, String> {
+    let expected = "a name consists of lower-case letters, digits, '-' and '.'";
+    is_subdomain(s).then(|| s.to_owned()).ok_or_else(|| expected.to_owned())
+}
+
+/// A name of a namespace.
+pub(super) fn namespace(s: &str) -> Result<String, String> {
+    let expected = "a namespace's name consists of at most 63 lower-case letters, digits and '-'";
+    (s.len() <= 63 && is_label(s)).then(|| s.to_owned()).ok_or_else(|| expected.to_owned())
 }
 
 /// A path.

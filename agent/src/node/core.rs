@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
+    time::Instant,
 };
 
 use balancing_api::{
@@ -17,10 +18,13 @@ use jiff::Timestamp;
 use crate::{
     compile::{Compiler, NodeContext},
     desired::{Changes, Ladder},
-    kernel::{Failure, Grace, KernelStore, ProgrammedFrontend, Programmer, Unread, View},
+    kernel::{
+        Attachment, Failure, Grace, Grown, KernelStore, LoadError, ProgrammedFrontend, Programmer, Residue, Room,
+        Sizes, Unread, View,
+    },
     metrics::Metrics,
     snapshot::{Dirty, Snapshot},
-    source::{Batch, manifests::FOLDER},
+    source::{Batch, Touch, manifests::FOLDER},
 };
 
 /// What became of writing the desired state.
@@ -45,10 +49,16 @@ pub(super) struct Core {
     programmer: Programmer<Arc<KernelStore>, Arc<Grace>>,
     store: Arc<KernelStore>,
     grace: Arc<Grace>,
+    /// What the maps may grow to.
+    most: Room,
+    /// Maps that were replaced by larger ones, and the grace period after which no program is at them.
+    residues: Vec<(u64, Residue)>,
     view: View,
     metrics: Metrics,
     pub(super) errors: Vec<SourceError>,
     pub(super) unread: Vec<String>,
+    touch: Touch,
+    notes: Vec<String>,
     pub(super) last_progress: Option<Timestamp>,
     settled: bool,
     pub(super) programs: Programs,
@@ -63,6 +73,7 @@ impl Core {
         programmer: Programmer<Arc<KernelStore>, Arc<Grace>>,
         store: Arc<KernelStore>,
         grace: Arc<Grace>,
+        most: Room,
         metrics: Metrics,
     ) -> Self {
         Self {
@@ -73,9 +84,13 @@ impl Core {
             view: View::new(Arc::clone(&store)),
             store,
             grace,
+            most,
+            residues: Vec::new(),
             metrics,
             errors: Vec::new(),
             unread: Vec::new(),
+            touch: Touch::Live,
+            notes: Vec::new(),
             last_progress: None,
             settled: false,
             programs: Programs::Pending,
@@ -88,6 +103,10 @@ impl Core {
     pub(super) fn batch(&mut self, batch: Batch) {
         self.errors = batch.errors;
         self.unread = batch.unread;
+        (self.touch, self.notes) = (batch.touch, batch.notes);
+        if matches!(self.touch, Touch::Waiting(_)) {
+            return;
+        }
         self.last_progress = Some(Timestamp::now());
         let changed = !batch.changes.is_empty();
         let dirty = self.snapshot.apply(batch.changes);
@@ -129,6 +148,11 @@ impl Core {
         self.after_writing();
     }
 
+    /// Is the source followed, and was everything in it read?
+    pub(super) fn synced(&self) -> bool {
+        self.last_progress.is_some() && self.unread.is_empty() && self.touch == Touch::Live
+    }
+
     /// Has everything been read and understood? A policy that breaks a rule may have been a valid one before the start.
     fn all_read(&self) -> bool {
         self.unread.is_empty() && self.snapshot.policies().all(|policy| policy.spec.is_ok())
@@ -151,16 +175,72 @@ impl Core {
     pub(super) fn grace_passed(&mut self) {
         {
             let _changing = self.store.changing();
+            // First: what was counted in smaller maps is part of what ranges that become free now have counted.
+            let completed = self.grace.completed();
+            let (over, pending): (Vec<_>, Vec<_>) =
+                std::mem::take(&mut self.residues).into_iter().partition(|(epoch, _)| *epoch <= completed);
+            self.residues = pending;
+            over.into_iter().for_each(|(_, residue)| self.store.settle(residue));
             self.programmer.grace_passed();
         }
         self.after_writing();
+    }
+
+    /// The sizes of larger maps, if it is time to make some; [`Self::grown`] is to follow.
+    pub(super) fn wanted_sizes(&mut self) -> Option<Sizes> {
+        let room = self.programmer.wanted_room()?;
+        self.programmer.growing();
+        Some(self.store.sizes().grown(room, self.most))
+    }
+
+    /// Larger maps were made, or could not be: puts them in the place of those in use.
+    pub(super) fn grown(&mut self, attachment: &mut Attachment, made: Result<Grown, LoadError>) {
+        let (before, began) = (self.store.sizes().room(), Instant::now());
+        {
+            let _changing = self.store.changing();
+            match made.and_then(|grown| attachment.switch(grown, &self.store)) {
+                Ok(residue) => {
+                    self.residues.push((self.grace.next(), residue));
+                    self.programmer.grown();
+                }
+                Err(error) => {
+                    let cause =
+                        std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+                    tracing::error!(%error, cause, "failed to make larger maps; those in use stay");
+                    self.programmer.growth_failed(format!("{error}{cause}"));
+                }
+            }
+        }
+        if !self.programmer.has_failed_to_grow() {
+            let Room { frontends, backends } = self.store.sizes().room();
+            let milliseconds = began.elapsed().as_millis();
+            tracing::info!(
+                "the maps have grown: room for frontends {} -> {frontends}, for backends {} -> {backends}; \
+                 changes waited {milliseconds} ms",
+                before.frontends,
+                before.backends
+            );
+        }
+        self.after_writing();
+    }
+
+    /// What was in the way of larger maps may be gone.
+    pub(super) fn try_growth_again(&mut self) {
+        if self.programmer.has_failed_to_grow() {
+            {
+                let _changing = self.store.changing();
+                self.programmer.try_growth_again();
+            }
+            self.after_writing();
+        }
     }
 
     fn after_writing(&mut self) {
         for ((map, operation), count) in self.programmer.take_written().writes {
             self.metrics.count_writes(map, operation, count);
         }
-        if let Some(epoch) = self.programmer.wanted_epoch() {
+        let residues = self.residues.iter().map(|(epoch, _)| *epoch);
+        if let Some(epoch) = residues.chain(self.programmer.wanted_epoch()).max() {
             self.grace.request(epoch);
         }
     }
@@ -199,7 +279,10 @@ impl Core {
     /// What is missing for the node to be ready, in words.
     pub(super) fn missing(&self) -> Result<(), String> {
         if self.last_progress.is_none() {
-            return Err("the sources have not been read yet".to_owned());
+            return Err(match &self.touch {
+                Touch::Waiting(why) | Touch::Lost(why) => why.clone(),
+                Touch::Live => "the sources have not been read yet".to_owned(),
+            });
         }
         match &self.programs {
             Programs::Attached => {}
@@ -257,9 +340,9 @@ impl Core {
     fn edit_not_applied(&self, policy: &PolicyRef, state: PolicyState) -> Option<String> {
         let object = policy.to_string();
         let error = self.errors.iter().find(|error| error.object == object)?;
-        (state != PolicyState::Invalid).then(|| {
-            format!("its last edit is not applied: {}:{}: {}", error.file, error.line, error.message)
-        })
+        let place = if error.line == 0 { String::new() } else { format!("{}:{}: ", error.file, error.line) };
+        (state != PolicyState::Invalid)
+            .then(|| format!("its last edit is not applied: {place}{}", error.message))
     }
 
     /// Distinct backends that the maps hold for a policy.
@@ -318,7 +401,14 @@ impl Core {
             }
         };
         let synced = if self.last_progress.is_none() {
-            unmet(condition::SOURCES_SYNCED, reason::SYNCING, "reading for the first time")
+            let why = match &self.touch {
+                Touch::Waiting(why) | Touch::Lost(why) => why,
+                Touch::Live => "reading for the first time",
+            };
+            unmet(condition::SOURCES_SYNCED, reason::SYNCING, why)
+        } else if let Touch::Lost(why) | Touch::Waiting(why) = &self.touch {
+            let message = format!("{why}: the last good state is in force");
+            unmet(condition::SOURCES_SYNCED, reason::DISCONNECTED, &message)
         } else if let Some(first) = self.errors.first() {
             let message = match self.errors.len() {
                 1 => first.to_string(),
@@ -326,7 +416,8 @@ impl Core {
             };
             unmet(condition::SOURCES_SYNCED, reason::SOURCE_ERRORS, &message)
         } else {
-            met(condition::SOURCES_SYNCED, reason::SYNCED)
+            let message = self.notes.join("; ");
+            Condition { message, ..met(condition::SOURCES_SYNCED, reason::SYNCED) }
         };
         let failures = self.programmer.failures().map(|(_, failure)| failure);
         let all = failures.chain(self.programmer.policy_failures().map(|(_, failure)| failure));

@@ -3,6 +3,7 @@
 mod addresses;
 mod core;
 mod documents;
+mod first;
 mod ring;
 mod view;
 mod worker;
@@ -20,12 +21,16 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     cgroups,
     compile::{self, NodeContext},
-    config::{Places, RunConfig, ServiceResolution, Source},
+    config::{self, Places, RunConfig, ServiceResolution},
     events::EventHub,
     http,
-    kernel::{self, Attachment, Grace, Programmer, Sizes},
+    kernel::{self, Attachment, Grace, Programmer, Room, Sizes},
     metrics::Metrics,
-    source::{Batch, manifests::Manifests},
+    source::{
+        Batch, Source,
+        kubernetes::{self, Access, Kubernetes},
+        manifests::Manifests,
+    },
 };
 use core::Core;
 
@@ -44,9 +49,9 @@ pub enum RunError {
     /// The folder of manifests cannot be watched.
     #[error("failed to watch the manifests")]
     Manifests(#[source] io::Error),
-    /// A kind of source that this agent does not have.
-    #[error("{0} is not available in this build: use --manifests DIR")]
-    NoSuchSource(&'static str),
+    /// The API server cannot be watched.
+    #[error(transparent)]
+    Kubernetes(#[from] kubernetes::WatchError),
     /// The cgroups cannot be watched.
     #[error(transparent)]
     Cgroups(#[from] cgroups::WatchError),
@@ -71,6 +76,8 @@ enum Message {
     Cgroups(cgroups::Changes),
     /// A grace period is over.
     Grace,
+    /// Larger maps were made, or could not be.
+    Grown(Box<Result<kernel::Grown, kernel::LoadError>>),
     /// The agent ends.
     End,
 }
@@ -84,13 +91,13 @@ struct Shared {
     metrics: Metrics,
     node: String,
     started_at: Timestamp,
-    source: &'static str,
+    source_name: &'static str,
     release: String,
     features: KernelFeatures,
     places: Places,
     layout: u32,
     callers: cgroups::Callers,
-    manifests: Mutex<Option<Manifests>>,
+    source: Mutex<Option<Source>>,
 }
 
 impl Shared {
@@ -113,36 +120,41 @@ impl Shared {
     fn node_info(&self, core: &Core) -> NodeInfo {
         let of_object = core.snapshot.node(&self.node).map(|node| node.addresses.clone());
         let addresses = of_object.unwrap_or_else(addresses::own);
-        NodeInfo { name: self.node.clone(), addresses, source: self.source.to_owned() }
+        NodeInfo { name: self.node.clone(), addresses, source: self.source_name.to_owned() }
     }
 }
 
-/// Serves the node until SIGTERM or SIGINT. Nothing is detached: the data path goes on.
-pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
-    let Source::Manifests(folder) = &config.source else {
-        return Err(RunError::NoSuchSource(match config.source {
-            Source::Kubeconfig(_) => "--kubeconfig",
-            _ => "--in-cluster",
-        }));
-    };
-    let sizes = Sizes::new(config.max_frontends, config.max_backends, kernel::possible_cpus());
+/// What is left to do when the agent ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// Nothing: the programs stay attached, and the data path goes on.
+    Stay,
+    /// A cleanup: nobody will come after this agent.
+    Leave,
+}
+
+/// Serves the node until SIGTERM or SIGINT. Nothing is detached.
+pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
+    let most = Room { frontends: config.max_frontends, backends: config.max_backends };
     let places = &config.places;
     // First: an address that is taken leaves nothing behind in the kernel.
     let bound = http::bind(&config.api)?;
     let (send, receive) = mpsc::channel();
-    // The folder is read while the programs load. The receiver of what it says is gone only when the agent ends.
-    let batches = send.clone();
-    let manifests = Manifests::watch(folder, move |batch| drop(batches.send(Message::Batch(batch))))
-        .map_err(RunError::Manifests)?;
+    // The source is read while the programs load.
+    let source = watch(config, send.clone())?;
+    // New maps get the size that the first objects need; those that are pinned have theirs.
+    let (first, need) =
+        if kernel::has_maps(&places.bpffs, layout) { (None, Room::default()) } else { first::objects(&receive) };
+    let sizes = Sizes::fitting(need, most, kernel::possible_cpus());
     let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
 
     let passed = send.clone();
     // Its receiver is gone only when the agent ends.
     let grace = Grace::start(move || drop(passed.send(Message::Grace)));
     let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
-    let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?;
+    let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?.up_to(most);
     let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
-    let core = Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, metrics.clone());
+    let core = Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         features: opened.attachment.features(),
@@ -152,32 +164,59 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<(), RunError> {
         metrics,
         node: config.node_name.clone(),
         started_at: Timestamp::now(),
-        source: "manifests",
+        source_name: source.name(),
         release: rustix::system::uname().release().to_string_lossy().into_owned(),
         places: places.clone(),
         layout,
         callers: cgroups::Callers::new(&places.cgroup_root)
             .map_err(|source| RunError::Start { what: "looking at the cgroups", source })?,
-        manifests: Mutex::new(Some(manifests)),
+        source: Mutex::new(Some(source)),
     });
 
     let shutdown = CancellationToken::new();
     let worker = worker::start(
         Arc::clone(&shared),
         Arc::clone(&opened.store),
-        receive,
+        (send.clone(), receive),
+        first,
         worker::Settings { lease: config.policy_lease, fresh: opened.fresh, levels: levels(places)? },
     )?;
-    ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
+    let events = ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
     let watcher = watch_cgroups(places, &send)?;
 
     let ended = serve(bound, Arc::clone(&shared), &shutdown, &worker);
     shutdown.cancel();
-    drop((shared.manifests.lock().unwrap_or_else(PoisonError::into_inner).take(), watcher));
+    let source = shared.source.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let leaves = ended.is_ok() && source.as_ref().is_some_and(Source::leaves_node);
+    drop((source, watcher));
     let _ = send.send(Message::End);
-    let panicked = worker.join().is_err();
+    // After these nobody holds the maps any more.
+    let panicked = worker.join().is_err() | events.join().is_err();
     ended?;
-    if panicked { Err(RunError::WorkerEnded) } else { Ok(()) }
+    if panicked {
+        return Err(RunError::WorkerEnded);
+    }
+    Ok(if leaves { Ending::Leave } else { Ending::Stay })
+}
+
+/// Watches the source; what it says goes to the programming thread, whose end is that of the agent.
+fn watch(config: &RunConfig, send: mpsc::Sender<Message>) -> Result<Source, RunError> {
+    let sink = move |batch| drop(send.send(Message::Batch(batch)));
+    let access = match &config.source {
+        config::Source::Manifests(folder) => {
+            return Manifests::watch(folder, sink).map(Source::Manifests).map_err(RunError::Manifests);
+        }
+        config::Source::Kubeconfig(path) => Access::Kubeconfig(path.clone()),
+        config::Source::InCluster => Access::InCluster,
+    };
+    let settings = kubernetes::Settings {
+        access,
+        server: config.api_server.clone(),
+        node: config.node_name.as_str().into(),
+        namespace: config.namespace.as_str().into(),
+        daemonset: config.daemonset.clone(),
+    };
+    Ok(Source::Kubernetes(Kubernetes::watch(settings, sink)?))
 }
 
 fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
@@ -251,7 +290,7 @@ fn serve(
                 },
             }
         };
-        tracing::info!("ending; the programs stay attached");
+        tracing::info!("ending");
         shutdown.cancel();
         match serving.await {
             Ok(Err(source)) => Err(RunError::Start { what: "the agent API", source }),

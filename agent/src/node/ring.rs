@@ -36,11 +36,10 @@ pub(super) fn start(
     store: Arc<KernelStore>,
     ring: RingBuf<MapData>,
     shutdown: CancellationToken,
-) -> Result<(), RunError> {
+) -> Result<thread::JoinHandle<()>, RunError> {
     thread::Builder::new()
         .name("events".to_owned())
         .spawn(move || run(&shared, &store, ring, &shutdown))
-        .map(drop)
         .map_err(|source| RunError::Start { what: "the thread of events", source })
 }
 

@@ -17,7 +17,7 @@ use crate::{
     http::{NodeView, View, ViewError},
     metrics::Reading,
     snapshot::Name,
-    source::manifests::Manifests,
+    source::Source,
 };
 
 fn failed(error: &impl std::error::Error) -> ViewError {
@@ -42,8 +42,8 @@ fn maps(core: &Core) -> Vec<MapInfo> {
 
 impl Shared {
     fn sources(&self) -> Vec<SourceProgress> {
-        let manifests = self.manifests.lock().unwrap_or_else(PoisonError::into_inner);
-        manifests.iter().map(Manifests::progress).collect()
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.iter().flat_map(Source::progress).collect()
     }
 
     /// Ids of the cgroups of a caller.
@@ -152,7 +152,7 @@ impl NodeView for Shared {
             records_failed: runtime.records_failed,
             maps: maps(&core),
             programs_attached,
-            sources_synced: core.last_progress.is_some() && core.unread.is_empty(),
+            sources_synced: core.synced(),
             source_errors: core.errors.len() as u64,
             policy_states,
         };

@@ -12,14 +12,17 @@ use balancing_datapath::MAX_LEVELS;
 use super::{Message, RunError, Shared, core::Programs};
 use crate::{
     cgroups::Changes,
-    kernel::{KernelStore, RuntimeChange, monotonic},
+    kernel::{self, KernelStore, RuntimeChange, monotonic},
     snapshot::Dirty,
+    source::Touch,
 };
 
 /// How often the lease is renewed, and the programs and maps are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The maps are read back and compared with the desired state every so many ticks.
 const READ_BACK: u64 = 60;
+/// Larger maps that could not be made are tried again every so many ticks.
+const GROW_AGAIN: u64 = 10;
 
 #[derive(Clone, Copy)]
 pub(super) struct Settings {
@@ -66,13 +69,16 @@ impl Levels {
 pub(super) fn start(
     shared: Arc<Shared>,
     store: Arc<KernelStore>,
-    messages: mpsc::Receiver<Message>,
+    (send, messages): (mpsc::Sender<Message>, mpsc::Receiver<Message>),
+    first: Option<Message>,
     settings: Settings,
 ) -> Result<thread::JoinHandle<()>, RunError> {
     let Settings { lease, fresh, levels } = settings;
     let worker = Worker {
         shared,
         store,
+        send,
+        growing: false,
         lease,
         levels,
         attached: false,
@@ -83,13 +89,17 @@ pub(super) fn start(
     };
     thread::Builder::new()
         .name("programmer".to_owned())
-        .spawn(move || worker.run(&messages, fresh))
+        .spawn(move || worker.run(&messages, first, fresh))
         .map_err(|source| RunError::Start { what: "the programming thread", source })
 }
 
 struct Worker {
     shared: Arc<Shared>,
     store: Arc<KernelStore>,
+    /// To itself, from the thread that makes larger maps.
+    send: mpsc::Sender<Message>,
+    /// Larger maps are being made.
+    growing: bool,
     lease: Option<Duration>,
     levels: Levels,
     attached: bool,
@@ -107,12 +117,15 @@ struct Seen {
 }
 
 impl Worker {
-    fn run(mut self, messages: &mpsc::Receiver<Message>, fresh: bool) {
+    fn run(mut self, messages: &mpsc::Receiver<Message>, first: Option<Message>, fresh: bool) {
         self.renew_lease();
         if !fresh {
             // The maps are in use: the programs of this agent take over at once. They go on looking for callers where
             // the agent before found some, until the cgroups have been heard of.
             self.attach();
+        }
+        if let Some(first) = first {
+            self.take(first);
         }
         let mut next_tick = Instant::now() + TICK;
         loop {
@@ -132,7 +145,7 @@ impl Worker {
     /// that changes twice within a grace period waits for its end.
     fn take(&mut self, message: Message) {
         match message {
-            Message::Grace => self.handle(message),
+            Message::Grace | Message::Grown(_) => self.handle(message),
             // Before any object: a pod whose cgroup is not known yet would lose its exemption.
             Message::Cgroups(_) if !self.seen.cgroups => {
                 self.seen.cgroups = true;
@@ -141,15 +154,36 @@ impl Worker {
             _ => self.queue.push_back(message),
         }
         while self.seen.cgroups && !self.shared.core().is_waiting() {
-            let Some(message) = self.queue.pop_front() else { return };
+            let Some(message) = self.queue.pop_front() else { break };
             self.handle(message);
+        }
+        self.grow_if_needed();
+    }
+
+    /// Makes larger maps where the node needs them, on a thread of its own: loading the programs takes its time, and other
+    /// changes go on meanwhile.
+    fn grow_if_needed(&mut self) {
+        if self.growing {
+            return;
+        }
+        let Some(sizes) = self.shared.core().wanted_sizes() else { return };
+        let grower = self.shared.attachment().grower();
+        let send = self.send.clone();
+        self.growing = true;
+        let spawned = thread::Builder::new().name("growing".to_owned()).spawn(move || {
+            // The receiver is gone only when the agent ends.
+            drop(send.send(Message::Grown(Box::new(grower.make(&sizes)))));
+        });
+        if let Err(source) = spawned {
+            let error = kernel::LoadError::Thread(source);
+            drop(self.send.send(Message::Grown(Box::new(Err(error)))));
         }
     }
 
     fn handle(&mut self, message: Message) {
         match message {
             Message::Batch(batch) => {
-                self.seen.objects = true;
+                self.seen.objects |= !matches!(batch.touch, Touch::Waiting(_));
                 self.shared.core().batch(batch);
                 self.first_sync();
                 self.shared.core().update_conditions(self.shared.features.set_retval);
@@ -160,6 +194,14 @@ impl Worker {
             }
             Message::Grace => {
                 self.shared.core().grace_passed();
+                self.first_sync();
+            }
+            Message::Grown(made) => {
+                self.growing = false;
+                let mut core = self.shared.core();
+                core.grown(&mut self.shared.attachment(), *made);
+                core.update_conditions(self.shared.features.set_retval);
+                drop(core);
                 self.first_sync();
             }
             Message::End => {}
@@ -203,7 +245,8 @@ impl Worker {
     /// Once everything has been heard of and written: the maps are filled, so attach, and read them back.
     fn first_sync(&mut self) {
         // After a takeover a part may wait for the readers of what was there.
-        if !self.seen.objects || self.read_back || self.shared.core().is_waiting() {
+        // Larger maps that are being made know where the others are pinned now.
+        if !self.seen.objects || self.read_back || self.growing || self.shared.core().is_waiting() {
             return;
         }
         if !self.attached {
@@ -229,11 +272,15 @@ impl Worker {
             let programs =
                 if detached.is_empty() { Programs::Attached } else { Programs::Detached(detached) };
             self.shared.core().programs = programs;
-        } else if self.read_back {
+        } else if self.read_back && !self.growing {
             // It failed before: what was in the way may be gone.
             self.attach();
         }
         self.ticks += 1;
+        if self.ticks.is_multiple_of(GROW_AGAIN) {
+            self.shared.core().try_growth_again();
+            self.grow_if_needed();
+        }
         if self.ticks.is_multiple_of(READ_BACK) && self.read_back && !self.shared.core().is_waiting() {
             self.read_back();
         }

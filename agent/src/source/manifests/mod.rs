@@ -29,7 +29,7 @@ use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 use jiff::Timestamp;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
-use super::Batch;
+use super::{Batch, Touch};
 use crate::snapshot::{Converter, Object};
 use contents::Problem;
 use file::{Found, Stamp};
@@ -588,7 +588,8 @@ impl Watcher {
         self.synced.store(now.unread.is_empty(), Ordering::Relaxed);
         let (errors, unread, skipped) = (now.errors.clone(), now.unread.clone(), now.skipped);
         self.told = Some(now);
-        (self.sink)(Batch { changes, errors, unread, skipped, seen });
+        let (touch, notes) = (Touch::Live, Vec::new());
+        (self.sink)(Batch { changes, errors, unread, skipped, seen, touch, notes });
         if self.converter.strings.len() > 2 * self.strings + 1000 {
             self.converter.strings.shrink();
             self.strings = self.converter.strings.len();
