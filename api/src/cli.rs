@@ -97,6 +97,15 @@ pub struct PolicyTopItem {
     pub policy: PolicyRef,
     /// Its `serviceId`, 0 where it has none.
     pub id: u32,
+    /// `metadata.generation` that every node has applied.
+    #[serde(default)]
+    pub generation: i64,
+    /// The highest that some node has applied.
+    #[serde(default)]
+    pub newest_generation: i64,
+    /// Seconds since it was created; null where no node knows.
+    #[serde(default)]
+    pub age: Option<f64>,
     /// Its state; of several nodes the worst.
     pub state: PolicyState,
     /// Why it is in that state.
@@ -111,6 +120,9 @@ pub struct PolicyTopItem {
     pub address: Option<String>,
     /// The frontends it holds.
     pub frontends: Vec<Frontend>,
+    /// Seconds that a client keeps its backend, inherited from the Service; null without session affinity.
+    #[serde(default)]
+    pub affinity_seconds: Option<u32>,
     /// Nodes wanted and programmed.
     pub nodes: NodeCount,
     /// Backends wanted and programmed.
@@ -127,6 +139,9 @@ pub struct PolicyTopItem {
     pub fallbacks: BTreeMap<String, u64>,
     /// Connections refused by the policy.
     pub refusals: u64,
+    /// Seconds since whoever wrote this last saw it send a connection to its backends; null where that was never.
+    #[serde(default)]
+    pub last_hit: Option<f64>,
     /// The same per second; null where only one sample exists or a counter began again.
     pub rates: Option<PolicyRates>,
 }
@@ -250,6 +265,9 @@ pub struct BackendTopItem {
     pub selected: u64,
     /// Its part, 0 to 1, of what its owner's backends were chosen; null where none was.
     pub share: Option<f64>,
+    /// Seconds since whoever wrote this last saw it chosen; null where that was never.
+    #[serde(default)]
+    pub last_hit: Option<f64>,
     /// The same per second; null where only one sample exists or a counter began again.
     pub rates: Option<BackendRates>,
 }
@@ -290,6 +308,12 @@ pub struct NodeTopItem {
     pub agent: Option<String>,
     /// Release of its kernel.
     pub kernel: Option<String>,
+    /// The cgroup its programs are attached to.
+    #[serde(default)]
+    pub cgroup_root: Option<String>,
+    /// Limit of policies that have none of their own; 0 is no limit.
+    #[serde(default)]
+    pub default_redirects_per_second: Option<u32>,
     /// Policies that select it, and those whose rung is in the maps.
     pub policies: BackendCount,
     /// Programs that should be attached, and those that are.

@@ -10,6 +10,7 @@ use crate::{
     completion::{self, CompletionArgs},
     explain::{self, connection::ConnectionArgs, node::NodeArgs, policy::PolicyArgs},
     get::{self, GetArgs},
+    output,
     services::{self, ServicesArgs},
     status::{self, StatusArgs},
     top::{self, TopArgs},
@@ -21,6 +22,10 @@ use crate::{
 
 /// Where an agent listens unless told otherwise.
 const DEFAULT_AGENT: &str = "unix:/run/balancing/agent.sock";
+/// Something failed, or was found that must not be.
+const FAILED: u8 = 1;
+/// The command line is wrong: what clap answers too.
+const WRONG_USAGE: u8 = 2;
 /// What a shell shows for a program that a closed pipe ended: 128 and SIGPIPE.
 const CLOSED_PIPE: u8 = 141;
 /// The same for Ctrl-C: 128 and SIGINT.
@@ -33,6 +38,7 @@ const INTERRUPTED: u8 = 130;
 #[command(
     name = "kubectl-balancing",
     bin_name = "kubectl balancing",
+    version,
     after_help = "Examples:
   kubectl balancing top                                   live view of all policies
   kubectl balancing top --once -o wide                    one table, with totals and reasons
@@ -40,7 +46,8 @@ const INTERRUPTED: u8 = 130;
   kubectl balancing explain connection --to 10.96.0.10:53/udp
   kubectl balancing validate -f policies/                 before they are applied
 
-Exit status: 0 done, 1 failed, 2 wrong usage."
+Exit status: 0 done, 1 failed or found what must not be, 2 wrong usage (an unknown flag, column or field,
+an expression that cannot be read). `kubectl balancing validate --help` names its own."
 )]
 pub struct Cli {
     /// The agent to ask: unix:PATH or http://HOST:PORT.
@@ -260,9 +267,19 @@ fn report(error: &anyhow::Error) -> u8 {
             text.push_str(&format!(": {cause}"));
         }
     }
+    let usage = is_usage(error);
+    if usage {
+        text.push_str("\n\nFor more information, try '--help'.");
+    }
     // There is nowhere left to say that this failed.
     let _ = writeln!(io::stderr(), "{text}");
-    1
+    if usage { WRONG_USAGE } else { FAILED }
+}
+
+/// Is the command line wrong in a way that clap cannot see?
+fn is_usage(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<top::Error>().is_some_and(top::Error::is_usage)
+        || error.downcast_ref::<output::Error>().is_some_and(output::Error::is_usage)
 }
 
 /// Whoever read the output has had enough of it, as in `... | head`.

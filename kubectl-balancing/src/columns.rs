@@ -1,22 +1,21 @@
 //! The columns of every table, once: terminal UI, `-o table|wide|csv`, sort keys and filters all read this registry.
 
+mod backends;
+mod counted;
 pub mod events;
+mod frontends;
 mod nodes;
+mod policies;
 mod problems;
 
 use std::cmp::Ordering;
 
-use balancing_api::{
-    agent::PolicyState,
-    cli::{BackendState, BackendTopItem, FrontendState, FrontendTopItem, PolicyTopItem},
-    names::rung_reason,
-    net::Frontend,
-    policy::PolicyRef,
-};
+use balancing_api::{agent::PolicyState, net::Frontend, policy::PolicyRef};
 
+pub(crate) use self::policies::is_saturated;
 use crate::{
-    sample::{BackendId, severity},
-    text::{NONE, UNKNOWN, list, sanitise, scaled, scaled_count},
+    sample::BackendId,
+    text::{NONE, UNKNOWN, age, sanitise, scaled, scaled_count},
 };
 
 /// How a value is to be taken: what colour and which glyph beside its word.
@@ -54,6 +53,8 @@ pub enum Cell {
     Share(Option<f64>),
     /// So many of so many.
     Ratio(u32, u32),
+    /// Seconds since something was; none where that is not known.
+    Age(Option<f64>),
 }
 
 impl Cell {
@@ -85,6 +86,8 @@ impl Cell {
             Self::Rate(None) => UNKNOWN.to_owned(),
             Self::Share(None) => NONE.to_owned(),
             Self::Ratio(a, b) => format!("{a}/{b}"),
+            Self::Age(Some(seconds)) => age(*seconds as i64),
+            Self::Age(None) => UNKNOWN.to_owned(),
         }
     }
 
@@ -95,7 +98,7 @@ impl Cell {
             Self::Text(t) | Self::Ranked(_, t) => sanitise(t).into_owned(),
             Self::Count(n) => n.to_string(),
             Self::Limit(n) | Self::Id(n) => n.to_string(),
-            Self::Rate(v) | Self::Share(v) => v.map(|v| v.to_string()).unwrap_or_default(),
+            Self::Rate(v) | Self::Share(v) | Self::Age(v) => v.map(|v| v.to_string()).unwrap_or_default(),
             Self::Ratio(..) => self.shown(),
         }
     }
@@ -117,7 +120,7 @@ impl Cell {
             Self::Text(_) | Self::Ranked(..) => None,
             Self::Count(n) => Some(*n as f64),
             Self::Limit(n) | Self::Id(n) => Some(f64::from(*n)),
-            Self::Rate(v) | Self::Share(v) => *v,
+            Self::Rate(v) | Self::Share(v) | Self::Age(v) => *v,
             Self::Ratio(a, _) => Some(f64::from(*a)),
         }
     }
@@ -129,9 +132,9 @@ impl Cell {
             (Self::Count(a), Self::Count(b)) => a.cmp(b),
             (Self::Id(a), Self::Id(b)) => a.cmp(b),
             (Self::Limit(a), Self::Limit(b)) => a.wrapping_sub(1).cmp(&b.wrapping_sub(1)),
-            (Self::Rate(a), Self::Rate(b)) | (Self::Share(a), Self::Share(b)) => {
-                a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0))
-            }
+            (Self::Rate(a), Self::Rate(b))
+            | (Self::Share(a), Self::Share(b))
+            | (Self::Age(a), Self::Age(b)) => a.unwrap_or(-1.0).total_cmp(&b.unwrap_or(-1.0)),
             (Self::Ratio(a, n), Self::Ratio(b, m)) => {
                 (u64::from(*a) * u64::from(*m)).cmp(&(u64::from(*b) * u64::from(*n))).then(n.cmp(m))
             }
@@ -171,6 +174,8 @@ pub struct Meta {
     pub shown: Shown,
     /// Numbers stand to the right in the terminal UI.
     pub number: bool,
+    /// Does the sum of its values over rows mean anything?
+    pub summed: bool,
     /// Where the terminal is narrow, columns of the highest priority leave first; 0 never leaves.
     pub priority: u8,
     /// Cells the column takes at the most in the terminal UI.
@@ -179,15 +184,6 @@ pub struct Meta {
     pub ellipsis: Ellipsis,
     /// What it says, in one line.
     pub help: &'static str,
-}
-
-impl Meta {
-    /// Does the sum of its values over rows mean anything?
-    #[must_use]
-    pub fn summed(&self) -> bool {
-        const NOT: [&str; 6] = ["limit", "id", "share", "mapFill", "backends", "nodes"];
-        self.number && !NOT.contains(&self.key) && self.key != "programs" && self.key != "policies"
-    }
 }
 
 /// A column of a table of `R`.
@@ -250,9 +246,11 @@ impl Sort {
     /// Reads `--sort-by`: a column's key or header in any case, with `-` in front for the largest first.
     pub fn parse<R: Row>(text: &str) -> Result<Self, UnknownColumn> {
         let (descending, name) = text.strip_prefix('-').map_or((false, text), |name| (true, name));
-        let found = R::columns()
-            .iter()
-            .position(|c| c.meta.key.eq_ignore_ascii_case(name) || c.meta.header.eq_ignore_ascii_case(name));
+        // What only the terminal UI can draw has no value to sort by.
+        let found = R::columns().iter().position(|c| {
+            c.meta.shown != Shown::Live
+                && (c.meta.key.eq_ignore_ascii_case(name) || c.meta.header.eq_ignore_ascii_case(name))
+        });
         found.map(|column| Self { column, descending }).ok_or_else(|| {
             let known = R::columns().iter().filter(|c| c.meta.shown != Shown::Live);
             let known: Vec<&str> = known.map(|c| c.meta.key).collect();
@@ -290,6 +288,7 @@ const fn column<R>(
         header,
         shown: Shown::Always,
         number: false,
+        summed: false,
         priority: 0,
         max: 40,
         ellipsis: Ellipsis::Middle,
@@ -315,6 +314,12 @@ impl<R> Column<R> {
         self
     }
 
+    /// A number whose sum over rows means something.
+    const fn summed(mut self) -> Self {
+        self.meta.summed = true;
+        self.number()
+    }
+
     const fn priority(mut self, priority: u8) -> Self {
         self.meta.priority = priority;
         self
@@ -337,178 +342,6 @@ pub fn state_word(state: PolicyState) -> String {
     sanitise(state.as_str()).into_owned()
 }
 
-fn frontends_of(row: &PolicyTopItem) -> String {
-    let claimed = row.service.as_deref().or(row.address.as_deref());
-    match (row.frontends.as_slice(), claimed) {
-        (_, Some(service)) if row.service.is_some() => service.to_owned(),
-        ([], Some(claimed)) => claimed.to_owned(),
-        ([], None) => String::new(),
-        ([one], _) => one.to_string(),
-        ([first, rest @ ..], _) => format!("{first} +{}", rest.len()),
-    }
-}
-
-impl Row for PolicyTopItem {
-    fn columns() -> &'static [Column<Self>] {
-        const COLUMNS: &[Column<PolicyTopItem>] = &[
-            column("state", "STATE", "is the policy in force on this node?", |r: &PolicyTopItem| {
-                Cell::Ranked(severity(r.state), r.state.to_string())
-            })
-            .max(11)
-            .end_cut(),
-            column("name", "POLICY", "name of the policy", |r: &PolicyTopItem| {
-                Cell::text(r.policy.name.as_str())
-            }),
-            column("kind", "KIND", "lr: LocalRedirectPolicy, bl: BalancingPolicy", |r: &PolicyTopItem| {
-                Cell::text(r.policy.kind.short_name())
-            })
-            .priority(4),
-            column("frontend", "FRONTEND", "the Service or address that it matches", |r: &PolicyTopItem| {
-                Cell::text(frontends_of(r))
-            })
-            .priority(5),
-            column(
-                "nodes",
-                "NODES",
-                "nodes on which it is programmed, of those it selects",
-                |r: &PolicyTopItem| Cell::Ratio(r.nodes.programmed, r.nodes.wanted),
-            )
-            .wide()
-            .number(),
-            column(
-                "backends",
-                "BACKENDS",
-                "backends in the maps, of those it should have",
-                |r: &PolicyTopItem| Cell::Ratio(r.backends.programmed, r.backends.wanted),
-            )
-            .number()
-            .priority(2),
-            column(
-                "redirects",
-                "REDIR/s",
-                "connections sent to the policy's backends: redirected (lr) or balanced (bl)",
-                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.redirects + x.balanced)),
-            )
-            .number(),
-            column(
-                "qosDrops",
-                "QOS-DROPS/s",
-                "redirects not made because the limit was reached: the connection went on down the ladder",
-                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.qos_drops)),
-            )
-            .number()
-            .priority(1),
-            column(
-                "fallbacks",
-                "FALLBACK/s",
-                "redirects not made for another reason: the connection went on down the ladder",
-                |r: &PolicyTopItem| {
-                    Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().fold(0.0, |a, b| a + b)))
-                },
-            )
-            .number()
-            .priority(1),
-            column(
-                "refusals",
-                "REFUSED/s",
-                "connections for which the client got an error",
-                |r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.refusals)),
-            )
-            .number()
-            .priority(1),
-            column(
-                "reason",
-                "WHY",
-                "reason of the state, or why redirects are not made",
-                |r: &PolicyTopItem| Cell::text(why(r)),
-            )
-            .priority(3)
-            .max(22)
-            .end_cut(),
-            column(
-                "trend",
-                "TREND",
-                "connections sent to the policy's backends, over time",
-                |_: &PolicyTopItem| Cell::text(""),
-            )
-            .live()
-            .priority(2),
-            column(
-                "limit",
-                "QOS-LIMIT",
-                "redirects a second and node; <none> is no limit",
-                |r: &PolicyTopItem| Cell::Limit(r.redirects_per_second),
-            )
-            .wide()
-            .number(),
-            column("id", "ID", "the policy's serviceId", |r: &PolicyTopItem| Cell::Id(r.id)).wide().number(),
-            column(
-                "redirectsTotal",
-                "REDIRECTS",
-                "connections sent to a local backend, in all",
-                |r: &PolicyTopItem| Cell::Count(r.redirects),
-            )
-            .wide()
-            .number(),
-            column(
-                "balancedTotal",
-                "BALANCED",
-                "connections a BalancingPolicy sent, in all",
-                |r: &PolicyTopItem| Cell::Count(r.balanced),
-            )
-            .wide()
-            .number(),
-            column(
-                "qosDropsTotal",
-                "QOS-DROPS",
-                "redirects not made because of the limit, in all",
-                |r: &PolicyTopItem| Cell::Count(r.qos_drops),
-            )
-            .wide()
-            .number(),
-            column(
-                "fallbacksTotal",
-                "FALLBACKS",
-                "redirects not made for another reason, in all",
-                |r: &PolicyTopItem| Cell::Count(r.fallbacks.values().sum()),
-            )
-            .wide()
-            .number(),
-            column("refusalsTotal", "REFUSED", "connections refused, in all", |r: &PolicyTopItem| {
-                Cell::Count(r.refusals)
-            })
-            .wide()
-            .number(),
-            column("addresses", "ADDRESSES", "the frontends that it holds", |r: &PolicyTopItem| {
-                Cell::text(list(&r.frontends, 4).replace(", ", " "))
-            })
-            .wide(),
-            column("message", "MESSAGE", "reason of the state, in words", |r: &PolicyTopItem| {
-                Cell::text(r.message.as_str())
-            })
-            .wide(),
-        ];
-        COLUMNS
-    }
-
-    fn id(&self) -> RowId {
-        RowId::Policy(self.policy.clone())
-    }
-
-    fn tone(&self) -> Tone {
-        if is_saturated(self) { Tone::Warn } else { policy_tone(self.state) }
-    }
-}
-
-/// Does its limit keep connections from its backends?
-pub(crate) fn is_saturated(row: &PolicyTopItem) -> bool {
-    row.state == PolicyState::Programmed && row.rates.as_ref().is_some_and(|r| r.qos_drops > 0.0)
-}
-
-fn why(row: &PolicyTopItem) -> &str {
-    if is_saturated(row) { rung_reason::QOS_LIMIT } else { &row.reason }
-}
-
 /// How a policy's state is to be taken.
 #[must_use]
 pub fn policy_tone(state: PolicyState) -> Tone {
@@ -517,201 +350,5 @@ pub fn policy_tone(state: PolicyState) -> Tone {
         PolicyState::NotSelected => Tone::Dim,
         PolicyState::Fallback | PolicyState::Other(_) => Tone::Warn,
         PolicyState::Conflicted | PolicyState::Invalid | PolicyState::Failed => Tone::Bad,
-    }
-}
-
-impl Row for FrontendTopItem {
-    fn columns() -> &'static [Column<Self>] {
-        const COLUMNS: &[Column<FrontendTopItem>] = &[
-            column("state", "STATE", "where connections to it go", |r: &FrontendTopItem| {
-                Cell::Ranked(r.state as u8, format!("{:?}", r.state))
-            })
-            .max(10)
-            .end_cut(),
-            column(
-                "frontend",
-                "FRONTEND",
-                "address, port and protocol that clients dial",
-                |r: &FrontendTopItem| Cell::text(r.frontend.to_string()),
-            )
-            .max(52),
-            column("policy", "POLICY", "the policy that holds it", |r: &FrontendTopItem| {
-                Cell::optional(r.policy.as_ref().map(|p| format!("{}/{}", p.kind.short_name(), p.name)))
-            })
-            .priority(2),
-            column("service", "SERVICE", "the Service behind it", |r: &FrontendTopItem| {
-                Cell::optional(r.service.clone())
-            })
-            .priority(3),
-            column("backends", "BACKENDS", "backends that connections go to now", |r: &FrontendTopItem| {
-                Cell::Count(u64::from(r.backends))
-            })
-            .number()
-            .priority(2),
-            column(
-                "redirects",
-                "REDIR/s",
-                "connections sent to the policy's backends: redirected (lr) or balanced (bl)",
-                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.redirects + x.balanced)),
-            )
-            .number(),
-            column(
-                "resolved",
-                "SERVICE/s",
-                "connections sent to an endpoint of the Service",
-                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.resolved)),
-            )
-            .number()
-            .priority(1),
-            column(
-                "qosDrops",
-                "QOS-DROPS/s",
-                "redirects not made because the limit was reached: the connection went on down the ladder",
-                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.qos_drops)),
-            )
-            .number()
-            .priority(1),
-            column(
-                "refusals",
-                "REFUSED/s",
-                "connections for which the client got an error",
-                |r: &FrontendTopItem| Cell::Rate(r.rates.map(|x| x.refusals)),
-            )
-            .number()
-            .priority(1),
-            column(
-                "redirectsTotal",
-                "REDIRECTS",
-                "connections sent to a local backend, in all",
-                |r: &FrontendTopItem| Cell::Count(r.redirects),
-            )
-            .wide()
-            .number(),
-            column(
-                "balancedTotal",
-                "BALANCED",
-                "connections a BalancingPolicy sent, in all",
-                |r: &FrontendTopItem| Cell::Count(r.balanced),
-            )
-            .wide()
-            .number(),
-            column(
-                "resolvedTotal",
-                "RESOLVED",
-                "connections sent to the Service's endpoints, in all",
-                |r: &FrontendTopItem| Cell::Count(r.resolved),
-            )
-            .wide()
-            .number(),
-            column(
-                "qosDropsTotal",
-                "QOS-DROPS",
-                "redirects not made because of the limit, in all",
-                |r: &FrontendTopItem| Cell::Count(r.qos_drops),
-            )
-            .wide()
-            .number(),
-            column("refusalsTotal", "REFUSED", "connections refused, in all", |r: &FrontendTopItem| {
-                Cell::Count(r.refusals)
-            })
-            .wide()
-            .number(),
-            column(
-                "otherwise",
-                "OTHERWISE",
-                "what happens where no rung takes a connection",
-                |r: &FrontendTopItem| Cell::text(r.otherwise.as_str()),
-            )
-            .wide(),
-        ];
-        COLUMNS
-    }
-
-    fn id(&self) -> RowId {
-        RowId::Frontend(self.frontend)
-    }
-
-    fn tone(&self) -> Tone {
-        match self.state {
-            FrontendState::Redirected | FrontendState::Balanced => Tone::Good,
-            FrontendState::Fallback | FrontendState::Unknown => Tone::Warn,
-            FrontendState::Refused => Tone::Bad,
-            FrontendState::Service => Tone::Plain,
-            FrontendState::Untouched => Tone::Dim,
-        }
-    }
-}
-
-impl Row for BackendTopItem {
-    fn columns() -> &'static [Column<Self>] {
-        const COLUMNS: &[Column<BackendTopItem>] = &[
-            column(
-                "state",
-                "STATE",
-                "Active: on the rung that takes connections; Standby: on one below",
-                |r: &BackendTopItem| Cell::Ranked(r.state as u8, format!("{:?}", r.state)),
-            )
-            .max(8)
-            .end_cut(),
-            column(
-                "backend",
-                "BACKEND",
-                "address and port that connections are sent to",
-                |r: &BackendTopItem| {
-                    Cell::text(format!("{}/{}", std::net::SocketAddr::new(r.address, r.port), r.protocol))
-                },
-            )
-            .max(52),
-            column("pod", "POD", "its pod, where known", |r: &BackendTopItem| Cell::optional(r.pod.clone()))
-                .priority(3),
-            column("node", "NODE", "its node, where known", |r: &BackendTopItem| {
-                Cell::optional(r.node.clone())
-            })
-            .priority(4),
-            column("owner", "OWNER", "the policy or Service that leads to it", |r: &BackendTopItem| {
-                Cell::text(
-                    r.owner
-                        .replace("LocalRedirectPolicy/", "lr/")
-                        .replace("BalancingPolicy/", "bl/")
-                        .replace("Service/", "svc/"),
-                )
-            })
-            .priority(1),
-            column(
-                "share",
-                "SHARE",
-                "its part of what its owner's backends were chosen, in all",
-                |r: &BackendTopItem| Cell::Share(r.share),
-            )
-            .number()
-            .priority(2),
-            column("selected", "CHOSEN/s", "how often it was chosen", |r: &BackendTopItem| {
-                Cell::Rate(r.rates.map(|x| x.selected))
-            })
-            .number(),
-            column("selectedTotal", "CHOSEN", "how often it was chosen, in all", |r: &BackendTopItem| {
-                Cell::Count(r.selected)
-            })
-            .number()
-            .priority(5),
-        ];
-        COLUMNS
-    }
-
-    fn id(&self) -> RowId {
-        RowId::Backend(BackendId {
-            address: self.address,
-            port: self.port,
-            protocol: self.protocol,
-            owner: self.owner.clone(),
-        })
-    }
-
-    fn tone(&self) -> Tone {
-        match self.state {
-            BackendState::Active => Tone::Good,
-            BackendState::Standby => Tone::Plain,
-            BackendState::Removed => Tone::Dim,
-        }
     }
 }

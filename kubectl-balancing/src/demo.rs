@@ -41,6 +41,8 @@ struct Script {
     /// Seconds of one swing of that.
     swing: f64,
     trouble: Trouble,
+    /// Seconds between its creation and the beginning.
+    age: f64,
 }
 
 /// What is wrong with a policy.
@@ -75,6 +77,7 @@ const SCRIPTS: &[Script] = &[
         offered: 120.0,
         swing: 60.0,
         trouble: Trouble::Bursts,
+        age: 112_000.0,
     },
     Script {
         kind: PolicyKind::LocalRedirectPolicy,
@@ -89,6 +92,7 @@ const SCRIPTS: &[Script] = &[
         offered: 6.0,
         swing: 90.0,
         trouble: Trouble::SomeNodes,
+        age: 47_000.0,
     },
     Script {
         kind: PolicyKind::LocalRedirectPolicy,
@@ -103,6 +107,7 @@ const SCRIPTS: &[Script] = &[
         offered: 1.5,
         swing: 200.0,
         trouble: Trouble::Nothing,
+        age: 9_000.0,
     },
     Script {
         kind: PolicyKind::LocalRedirectPolicy,
@@ -117,6 +122,7 @@ const SCRIPTS: &[Script] = &[
         offered: 14.0,
         swing: 45.0,
         trouble: Trouble::Outage,
+        age: 1_600_000.0,
     },
     Script {
         kind: PolicyKind::BalancingPolicy,
@@ -131,6 +137,7 @@ const SCRIPTS: &[Script] = &[
         offered: 31.0,
         swing: 120.0,
         trouble: Trouble::Nothing,
+        age: 275_000.0,
     },
     Script {
         kind: PolicyKind::LocalRedirectPolicy,
@@ -145,6 +152,7 @@ const SCRIPTS: &[Script] = &[
         offered: 3.0,
         swing: 80.0,
         trouble: Trouble::WrongSelector,
+        age: 720.0,
     },
     Script {
         kind: PolicyKind::LocalRedirectPolicy,
@@ -159,6 +167,7 @@ const SCRIPTS: &[Script] = &[
         offered: 0.0,
         swing: 1.0,
         trouble: Trouble::Conflict,
+        age: 300.0,
     },
     Script {
         kind: PolicyKind::BalancingPolicy,
@@ -173,6 +182,7 @@ const SCRIPTS: &[Script] = &[
         offered: 0.0,
         swing: 1.0,
         trouble: Trouble::NoService,
+        age: 7_776_000.0,
     },
 ];
 
@@ -541,7 +551,8 @@ fn status(s: &Script, index: usize, node: &str, empty: bool) -> PolicyStatus {
         kind: s.kind,
         name: s.name.to_owned(),
         id: s.id,
-        generation: 1,
+        generation: if s.trouble == Trouble::Bursts && index != 1 { 2 } else { 1 },
+        created: Some(at(-s.age)),
         state,
         reason: reason.to_owned(),
         message,

@@ -11,7 +11,10 @@ use std::cmp::Ordering;
 
 use regex_lite::{Regex, RegexBuilder};
 
-use crate::columns::{Cell, Row};
+use crate::{
+    columns::{Cell, Row, Shown},
+    text::near,
+};
 
 /// A regular expression may not grow larger than this when it is compiled, in bytes.
 const REGEX_MOST: usize = 1 << 20;
@@ -82,6 +85,7 @@ impl Filter {
             key: c.meta.key,
             header: c.meta.header,
             number: c.meta.number,
+            has_value: c.meta.shown != Shown::Live,
         });
         let mut parser = Parser { tokens, at: 0, fields: fields.collect() };
         let expression = parser.or(0)?;
@@ -270,6 +274,8 @@ struct Field {
     key: &'static str,
     header: &'static str,
     number: bool,
+    /// The terminal UI puts the values of the others in.
+    has_value: bool,
 }
 
 struct Parser {
@@ -351,11 +357,18 @@ impl Parser {
     }
 
     fn comparison(&mut self, name: &str, op: Op) -> Result<Expression, FilterError> {
-        let is = |f: &Field| f.key.eq_ignore_ascii_case(name) || f.header.eq_ignore_ascii_case(name);
+        let is = |f: &Field| {
+            f.has_value && (f.key.eq_ignore_ascii_case(name) || f.header.eq_ignore_ascii_case(name))
+        };
         let Some(column) = self.fields.iter().position(is) else {
-            let known: Vec<&str> = self.fields.iter().map(|f| f.key).collect();
+            let known: Vec<&str> = self.fields.iter().filter(|f| f.has_value).map(|f| f.key).collect();
+            // What is meant most likely comes first: a line of the screen has no room for all.
+            let meant = match near(name, known.iter().copied()).as_slice() {
+                [] => String::new(),
+                near => format!("did you mean {}? ", near.join(", ")),
+            };
             return wrong(format!(
-                "there is no field {name:?}; fields are: {} (to look for text with an operator in it, quote it)",
+                "there is no field {name:?}; {meant}fields are: {} (to look for text with an operator in it, quote it)",
                 known.join(", ")
             ));
         };
@@ -478,6 +491,8 @@ mod tests {
     fn mistakes_are_told() {
         let error = |text: &str| Filter::parse::<PolicyTopItem>(text).unwrap_err().to_string();
         assert!(error("fail>0").starts_with("there is no field \"fail\"; fields are: state, name, kind"));
+        assert!(error("qosDrop>0").starts_with("there is no field \"qosDrop\"; did you mean qosDrops"));
+        assert!(error("trend>0").starts_with("there is no field \"trend\""));
         assert_eq!(error("qosDrops>lots"), "qosDrops is a number, \"lots\" is none");
         assert_eq!(error("qosDrops>"), "a value is missing behind qosDrops");
         assert_eq!(error("(dns"), "a ) is missing");

@@ -1,6 +1,6 @@
 //! `get`: policies, nodes, frontends and backends as they are now, one a line.
 
-use std::{fmt, io::Write, str::FromStr};
+use std::{collections::HashSet, fmt, io::Write, str::FromStr};
 
 use balancing_api::{
     cli::{
@@ -239,7 +239,12 @@ fn listed<R: Named + Serialize>(
         Listing::Json => json(&top())?,
         Listing::Jsonl => jsonl(&top())?,
         Listing::Yaml => yaml(&top())?,
-        Listing::Name => shown.iter().map(|r| sanitise(&r.full_name()).into_owned() + "\n").collect(),
+        Listing::Name => {
+            // A backend that several policies or Services lead to is one.
+            let mut told = HashSet::new();
+            let names = shown.iter().map(|r| sanitise(&r.full_name()).into_owned() + "\n");
+            names.filter(|name| told.insert(name.clone())).collect()
+        }
         Listing::Table | Listing::Wide if shown.is_empty() => String::new(),
         Listing::Table | Listing::Wide => {
             let text = table::plain(&shown, &columns(&shown, args.output == Listing::Wide));
@@ -252,7 +257,10 @@ fn listed<R: Named + Serialize>(
 /// The columns of a table of what is now: the name first, and no rates, which one sample does not give.
 fn columns<R: Row>(rows: &[&R], wide: bool) -> Vec<&'static Column<R>> {
     const IDENTITIES: [&str; 3] = ["name", "frontend", "backend"];
-    let is_rate = |c: &Column<R>| rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Rate(_)));
+    // What one sample cannot tell: rates, and when something was last seen to happen.
+    let is_rate = |c: &Column<R>| {
+        c.meta.key == "lastHit" || rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Rate(_)))
+    };
     let shown = |c: &&'static Column<R>| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide;
     let mut columns: Vec<_> = R::columns().iter().filter(shown).filter(|c| !is_rate(c)).collect();
     // A policy has a frontend column too; its name comes before.

@@ -59,6 +59,8 @@ fn row(node: &NodeSample, latest: Timestamp) -> NodeTopItem {
         message: unmet.map(|c| c.message.clone()).unwrap_or_default(),
         agent: Some(status.agent.version.clone()),
         kernel: Some(status.kernel.release.clone()),
+        cgroup_root: Some(status.datapath.cgroup_root.clone()),
+        default_redirects_per_second: Some(status.agent.default_redirects_per_second),
         policies: BackendCount { wanted: wanted as u32, programmed: programmed as u32 },
         programs: BackendCount {
             wanted: programs.len() as u32,
@@ -87,6 +89,8 @@ fn absent(name: &str) -> NodeTopItem {
         message: "its agent never reported: does it run there?".to_owned(),
         agent: None,
         kernel: None,
+        cgroup_root: None,
+        default_redirects_per_second: None,
         policies: BackendCount::default(),
         programs: BackendCount::default(),
         map: None,

@@ -16,7 +16,7 @@ pub enum Error {
     #[error(transparent)]
     Column(#[from] crate::columns::UnknownColumn),
     /// `--filter` is none.
-    #[error("failed to read --filter: {0}")]
+    #[error("--filter: {0}")]
     Filter(#[from] crate::filter::FilterError),
     /// The output could not be written.
     #[error("failed to write the output: {0}")]
@@ -27,6 +27,14 @@ pub enum Error {
     /// The output could not be formed.
     #[error("failed to form the output: {0}")]
     Yaml(#[from] serde_yaml::Error),
+}
+
+impl Error {
+    /// Is the command line wrong, rather than that what it asks for failed?
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Column(_) | Self::Filter(_))
+    }
 }
 
 /// `-o` of commands that print a page or a document.

@@ -131,8 +131,47 @@ impl Board {
         let nodes = node_rows(&sample, &spans);
         drop(spans);
         let mut board = Self { interval, policies, frontends, backends, nodes, problems: Vec::new(), sample };
+        board.note_hits();
         board.problems = problem_rows(&board);
         board
+    }
+
+    /// What sent connections in the last interval did so now.
+    fn note_hits(&mut self) {
+        for row in &mut self.policies {
+            let hit = row.rates.as_ref().is_some_and(|r| r.redirects + r.balanced > 0.0);
+            row.last_hit = hit.then_some(0.0);
+        }
+        for row in &mut self.backends {
+            row.last_hit = row.rates.is_some_and(|r| r.selected > 0.0).then_some(0.0);
+        }
+    }
+
+    /// The rows of a sample, with what is known from the board before it.
+    #[must_use]
+    pub fn next(sample: Sample, before: Option<&Self>) -> Self {
+        let board = Self::new(sample, before.map(|b| &b.sample));
+        match before {
+            Some(before) => board.after(before),
+            None => board,
+        }
+    }
+
+    /// Those that sent nothing in the last interval did so when the board before saw it last.
+    fn after(mut self, before: &Self) -> Self {
+        let passed = seconds_from(before.sample.taken_at(), self.sample.taken_at());
+        let policies: HashMap<&PolicyRef, f64> =
+            before.policies.iter().filter_map(|r| Some((&r.policy, r.last_hit?))).collect();
+        for row in self.policies.iter_mut().filter(|r| r.last_hit.is_none()) {
+            row.last_hit = policies.get(&row.policy).map(|seconds| seconds + passed);
+        }
+        let id = |r: &BackendTopItem| (r.address, r.port, r.protocol, r.owner.clone());
+        let backends: HashMap<_, f64> =
+            before.backends.iter().filter_map(|r| Some((id(r), r.last_hit?))).collect();
+        for row in self.backends.iter_mut().filter(|r| r.last_hit.is_none()) {
+            row.last_hit = backends.get(&id(row)).map(|seconds| seconds + passed);
+        }
+        self
     }
 
     /// Problems of whole nodes, rather than of one policy or frontend.
@@ -214,18 +253,23 @@ fn key(policy: &PolicyStatus) -> PolicyRef {
 fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
     let mut rows: Vec<PolicyTopItem> =
         Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
+    let latest = sample.taken_at();
     let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
     for (node, span) in sample.nodes.iter().zip(spans) {
         for status in &node.status.policies {
             let next = rows.len();
             match *known.entry((status.kind, &status.name)).or_insert(next) {
                 i if i < next => join_status(&mut rows[i], status),
-                _ => rows.push(policy_row(key(status), status)),
+                _ => rows.push(policy_row(key(status), status, latest)),
             }
         }
         let counted: HashMap<&PolicyRef, &PolicyCounters> =
             node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
+        let rungs = node.frontends.items.iter().flat_map(|f| &f.rungs);
+        let affinity: HashMap<&PolicyRef, u32> =
+            rungs.filter_map(|r| r.policy.as_ref().zip(r.affinity_seconds)).collect();
         for row in &mut rows {
+            row.affinity_seconds = row.affinity_seconds.or(affinity.get(&row.policy).copied());
             let now = counted.get(&row.policy).copied();
             let rates = span.as_ref().and_then(|span| span.policy(&row.policy, now));
             if let Some(now) = now {
@@ -247,16 +291,20 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
     rows
 }
 
-fn policy_row(policy: PolicyRef, status: &PolicyStatus) -> PolicyTopItem {
+fn policy_row(policy: PolicyRef, status: &PolicyStatus, latest: Timestamp) -> PolicyTopItem {
     PolicyTopItem {
         policy,
         id: status.id,
+        generation: status.generation,
+        newest_generation: status.generation,
+        age: status.created.map(|created| seconds_from(created, latest)),
         state: status.state,
         reason: status.reason.clone(),
         message: status.message.clone(),
         service: status.wanted.service.clone(),
         address: status.wanted.address.clone(),
         frontends: status.frontends.clone(),
+        affinity_seconds: None,
         nodes: node_count(status.state),
         backends: status.backends,
         redirects_per_second: status.redirects_per_second,
@@ -265,8 +313,14 @@ fn policy_row(policy: PolicyRef, status: &PolicyStatus) -> PolicyTopItem {
         qos_drops: 0,
         fallbacks: BTreeMap::new(),
         refusals: 0,
+        last_hit: None,
         rates: None,
     }
+}
+
+/// Seconds from one moment to another; 0 where clocks differ.
+fn seconds_from(then: Timestamp, now: Timestamp) -> f64 {
+    now.duration_since(then).as_secs_f64().max(0.0)
 }
 
 fn node_count(state: PolicyState) -> NodeCount {
@@ -283,6 +337,8 @@ fn join_status(row: &mut PolicyTopItem, status: &PolicyStatus) {
     row.nodes.programmed += nodes.programmed;
     row.backends.wanted += status.backends.wanted;
     row.backends.programmed += status.backends.programmed;
+    row.generation = row.generation.min(status.generation);
+    row.newest_generation = row.newest_generation.max(status.generation);
     if severity(status.state) < severity(row.state) {
         row.state = status.state;
         row.reason.clone_from(&status.reason);
@@ -486,6 +542,7 @@ fn backend_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<BackendTopIt
             node: known.and_then(|b| b.node.clone()),
             selected: 0,
             share: None,
+            last_hit: None,
             rates: None,
         });
         row.state = row.state.min(state);

@@ -105,6 +105,13 @@ pub fn age(seconds: i64) -> String {
 
 /// Reads a span of time above zero: 500ms, 30s, 5m, 2h.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    parse_time(text).and_then(|span| if span.is_zero() { Err(WRONG_TIME.to_owned()) } else { Ok(span) })
+}
+
+const WRONG_TIME: &str = "it must be more than 0 and less than a year";
+
+/// Reads a span of time that may be zero: 0s, 500ms, 30s, 5m, 2h.
+pub fn parse_time(text: &str) -> Result<Duration, String> {
     let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[number.len()..] {
         "ms" => 0.001,
@@ -116,8 +123,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
     match Duration::try_from_secs_f64(number * unit) {
-        Ok(span) if !span.is_zero() && span < Duration::from_secs(366 * 86_400) => Ok(span),
-        _ => Err("it must be more than 0 and less than a year".to_owned()),
+        Ok(span) if span < Duration::from_secs(366 * 86_400) => Ok(span),
+        _ => Err(WRONG_TIME.to_owned()),
     }
 }
 
@@ -245,6 +252,7 @@ mod tests {
         assert_eq!(parse_duration("2h"), Ok(Duration::from_secs(7200)));
         for wrong in ["", "5", "s", "-1s", "0s", "nans", "infs", "1d", "9999h9", "1e9h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
+            assert!(parse_time(wrong).is_err() || wrong == "0s", "{wrong}");
         }
     }
 

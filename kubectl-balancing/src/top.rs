@@ -20,7 +20,7 @@ use crate::{
     sample::{Board, Sample},
     source::{self, Answer, Source},
     table,
-    text::{list, plural, sanitise},
+    text::{list, parse_duration, parse_time, plural, sanitise},
     tui::style::Theme,
 };
 
@@ -75,6 +75,8 @@ pub struct TopArgs {
     #[arg(long, value_name = "EXPR", default_value = "")]
     pub filter: String,
     /// Exit with 1 if a row matches this expression, as in --fail-if 'qosDrops>0'. It is written as --filter is.
+    ///
+    /// Exit status 2: the expression is wrong, as with every other wrong flag.
     #[arg(long, value_name = "EXPR")]
     pub fail_if: Option<String>,
     /// Show at most so many rows.
@@ -115,20 +117,6 @@ pub struct TopArgs {
     pub window: Duration,
 }
 
-/// Reads a time with its unit.
-fn parse_time(text: &str) -> Result<Duration, String> {
-    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let seconds = match &text[number.len()..] {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "" => return Err("a unit is missing: 500ms, 2s, 1m".to_owned()),
-        unit => return Err(format!("unknown unit {unit:?}; use ms, s or m")),
-    };
-    let number: f64 = number.parse().map_err(|_| format!("{number:?} is not a number"))?;
-    Duration::try_from_secs_f64(number * seconds).map_err(|_| "it must be a time from 0s to 1h".to_owned())
-}
-
 /// Reads `--interval`.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(100);
@@ -141,11 +129,6 @@ fn parse_interval(text: &str) -> Result<Duration, String> {
         return Err("it must be 0s, or 100ms at least".to_owned());
     }
     Ok(interval)
-}
-
-/// Reads `--duration` and `--window`.
-fn parse_duration(text: &str) -> Result<Duration, String> {
-    parse_time(text).and_then(|t| if t.is_zero() { Err("it must not be 0".to_owned()) } else { Ok(t) })
 }
 
 /// Reads `--speed`.
@@ -192,6 +175,14 @@ pub enum Error {
     /// The output could not be formed.
     #[error("failed to form the output: {0}")]
     Yaml(#[from] serde_yaml::Error),
+}
+
+impl Error {
+    /// Is the command line wrong, rather than that what it asks for failed?
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Column(_) | Self::Filter(_) | Self::FailIf(_))
+    }
 }
 
 /// Checks what clap cannot: the columns and expressions that arguments name -> what to sort by.
@@ -282,7 +273,8 @@ pub async fn run(
     let demo = source.origin().is_demo();
     let until = args.duration.map(|d| tokio::time::Instant::now() + d);
     let mut samples = Samples::new(args, source, interval)?;
-    let mut before = if interval.is_zero() && !is_replay { None } else { samples.next().await? };
+    let first = if interval.is_zero() && !is_replay { None } else { samples.next().await? };
+    let mut before = first.map(|sample| Board::new(sample, None));
     if is_replay && before.is_none() {
         return Err(Error::Empty);
     }
@@ -290,12 +282,9 @@ pub async fn run(
         // Of a recording the last sample is shown, with the rates of the last two.
         let mut now = None;
         while let Some(next) = samples.next().await? {
-            before = now.replace(next).or(before);
+            now = Some(Board::next(next, now.as_ref().or(before.as_ref())));
         }
-        let board = match now {
-            Some(now) => Board::new(now, before.as_ref()),
-            None => Board::new(before.unwrap_or_default(), None),
-        };
+        let board = now.or(before).unwrap_or_default();
         return print(args, sort, &board, 0, demo, colour, out, err);
     }
     let mut good = true;
@@ -304,9 +293,9 @@ pub async fn run(
             break;
         }
         let Some(sample) = samples.next().await? else { break };
-        let board = Board::new(sample, before.as_ref());
+        let board = Board::next(sample, before.as_ref());
         good &= print(args, sort, &board, number, demo, colour, out, err)?;
-        before = Some(board.sample);
+        before = Some(board);
     }
     Ok(good)
 }
@@ -509,7 +498,7 @@ impl Page<'_> {
         let summed = R::columns()
             .iter()
             .map(|c| c.meta)
-            .filter(|m| m.summed() && (m.shown == Shown::Always || wide && m.shown == Shown::Wide));
+            .filter(|m| m.summed && (m.shown == Shown::Always || wide && m.shown == Shown::Wide));
         let summed: Vec<_> = summed.collect();
         let cells = |g: &GroupTopItem, exact: bool| {
             let numbers = summed.iter().map(|m| match g.sums.get(m.key).copied().flatten() {
@@ -561,12 +550,12 @@ fn grouped<R: Row>(rows: &[&R], column: usize) -> Vec<GroupTopItem> {
             rows: 0,
             sums: R::columns()
                 .iter()
-                .filter(|c| c.meta.summed())
+                .filter(|c| c.meta.summed)
                 .map(|c| (c.meta.key.to_owned(), Some(0.0)))
                 .collect(),
         });
         group.rows += 1;
-        for c in R::columns().iter().filter(|c| c.meta.summed()) {
+        for c in R::columns().iter().filter(|c| c.meta.summed) {
             let value = (c.cell)(row).number();
             if let Some(sum) = group.sums.get_mut(c.meta.key) {
                 *sum = sum.zip(value).map(|(a, b)| a + b);

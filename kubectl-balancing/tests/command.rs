@@ -112,7 +112,7 @@ fn count_prints_so_many_samples() {
     let csv = run(&server, &["top", "backends", "--count", "2", "--interval", "100ms", "-o", "csv"]);
     let text = stdout(&csv);
     assert_eq!(text.matches("time,state,backend").count(), 1);
-    assert!(text.lines().all(|l| l.matches(',').count() == 8), "{text}");
+    assert!(text.lines().all(|l| l.matches(',').count() == 9), "{text}");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn a_view_can_be_a_gate() {
     assert!(err.contains("--fail-if \"qosDrops>30\": 1 row matches: node-local-dns"), "{err}");
     assert_eq!(gate("qosDrops>1k").0, Some(0));
     let (status, out, err) = gate("fail>0");
-    assert_eq!((status, out.as_str()), (Some(1), ""));
+    assert_eq!((status, out.as_str()), (Some(2), ""));
     assert!(err.contains("error: --fail-if: there is no field \"fail\"; fields are: state, name"), "{err}");
     // A wrong expression is told before anybody is asked.
     let wrong = command("unix:/nonexistent", &["top", "--once", "--filter", "(dns"]).output().unwrap();
@@ -214,7 +214,7 @@ fn sort_and_filter() {
     assert!(first(&["--sort-by", "name"]).contains("apiserver-cache"));
     assert!(first(&["backends", "--sort-by=-selected", "--filter", "!active"]).starts_with("Standby"));
     let wrong = run(&server, &["top", "--sort-by", "colour"]);
-    assert_eq!(wrong.status.code(), Some(1));
+    assert_eq!(wrong.status.code(), Some(2));
     assert!(stderr(&wrong).contains("colour") && stderr(&wrong).contains("qosDrops"), "{}", stderr(&wrong));
     let none = run(&server, &["top", "--interval", "0s", "--filter", "nothing-like-it"]);
     assert_eq!((none.status.code(), stdout(&none).as_str()), (Some(0), ""));
@@ -349,5 +349,38 @@ fn what_comes_from_outside_does_not_reach_the_terminal() {
         assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
         let text = stdout(&output);
         assert!(!text.contains(['\u{1b}', '\u{7}']) && text.contains("^[]0;owned^G next"), "{text}");
+    }
+}
+
+/// A gate in a script must be able to tell "a row matched" from "the gate is misspelt".
+#[test]
+fn what_is_misspelt_is_not_taken_for_what_matched() {
+    let server = Server::agent(fixture::world());
+    let status = |args: &[&str]| run(&server, args).status.code();
+    let once = ["top", "--interval", "0s"];
+    let with = |more: &[&'static str]| [&once[..], more].concat();
+    assert_eq!(status(&with(&["--fail-if", "kind=lr"])), Some(1));
+    assert_eq!(status(&with(&["--fail-if", "name=nobody"])), Some(0));
+    let wrong = [
+        with(&["--fail-if", "fail>0"]),
+        with(&["--fail-if", "kind="]),
+        with(&["--filter", "(dns"]),
+        with(&["--sort-by", "colour"]),
+        with(&["--sort-by", "trend"]),
+        with(&["--group-by", "colour"]),
+        with(&["--colour"]),
+        vec!["top", "pods"],
+        vec!["get", "policies", "--sort-by", "colour"],
+        vec!["get", "frontends", "--filter", "fail>0"],
+        vec!["get", "pods"],
+        vec!["services", "--stats", "--rates"],
+        vec!["explain", "connection", "--to", "nowhere"],
+        vec!["validate", "-o", "xml"],
+    ];
+    for args in wrong {
+        let output = run(&server, &args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).starts_with("error: "), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).ends_with("For more information, try '--help'.\n"), "{}", stderr(&output));
     }
 }

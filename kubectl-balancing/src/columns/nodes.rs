@@ -2,8 +2,7 @@
 
 use balancing_api::cli::{NodeRates, NodeState, NodeTopItem};
 
-use super::{Cell, Column, Row, RowId, Tone, column};
-use crate::text::age;
+use super::{Cell, Column, Row, RowId, Tone, column, counted};
 
 fn rate(r: &NodeTopItem, of: fn(&NodeRates) -> f64) -> Cell {
     Cell::Rate(r.rates.as_ref().map(of))
@@ -36,37 +35,10 @@ impl Row for NodeTopItem {
             )
             .number()
             .priority(2),
-            column(
-                "redirects",
-                "REDIR/s",
-                "connections sent to policies' backends: redirected or balanced",
-                |r: &NodeTopItem| rate(r, |x| x.redirects + x.balanced),
-            )
-            .number(),
-            column(
-                "qosDrops",
-                "QOS-DROPS/s",
-                "redirects not made because a limit was reached: the connection went on down the ladder",
-                |r: &NodeTopItem| rate(r, |x| x.qos_drops),
-            )
-            .number()
-            .priority(1),
-            column(
-                "fallbacks",
-                "FALLBACK/s",
-                "redirects not made for another reason: the connection went on down the ladder",
-                |r: &NodeTopItem| rate(r, |x| x.fallbacks),
-            )
-            .number()
-            .priority(1),
-            column(
-                "refusals",
-                "REFUSED/s",
-                "connections for which the client got an error",
-                |r: &NodeTopItem| rate(r, |x| x.refusals),
-            )
-            .number()
-            .priority(1),
+            counted::redirects(|r: &NodeTopItem| rate(r, |x| x.redirects + x.balanced)),
+            counted::qos_drops(|r: &NodeTopItem| rate(r, |x| x.qos_drops)),
+            counted::fallbacks(|r: &NodeTopItem| rate(r, |x| x.fallbacks)),
+            counted::refusals(|r: &NodeTopItem| rate(r, |x| x.refusals)),
             column("mapFill", "MAP", "how full its fullest map is", |r: &NodeTopItem| {
                 Cell::Share(r.map_fill)
             })
@@ -78,14 +50,12 @@ impl Row for NodeTopItem {
                 "events that found no room; counters are exact all the same",
                 |r: &NodeTopItem| rate(r, |x| x.lost),
             )
-            .number()
+            .summed()
             .priority(5),
-            column("age", "AGE", "how much older its numbers are than the newest", |r: &NodeTopItem| match r
-                .age
-            {
-                Some(seconds) => Cell::Ranked(seconds.min(255.0) as u8, age(seconds as i64)),
-                None => Cell::unknown(None),
+            column("age", "AGE", "how much older its numbers are than the newest", |r: &NodeTopItem| {
+                Cell::Age(r.age)
             })
+            .number()
             .priority(4),
             column("reason", "WHY", "reason of the first condition that is not met", |r: &NodeTopItem| {
                 Cell::text(r.reason.as_str())
@@ -112,43 +82,32 @@ impl Row for NodeTopItem {
                 Cell::unknown(r.kernel.as_deref())
             })
             .wide(),
+            column("cgroup", "CGROUP", "the cgroup that its programs are attached to", |r: &NodeTopItem| {
+                Cell::unknown(r.cgroup_root.as_deref())
+            })
+            .wide(),
             column(
-                "redirectsTotal",
-                "REDIRECTS",
-                "connections sent to local backends, in all",
-                |r: &NodeTopItem| Cell::Count(r.redirects),
+                "limit",
+                "QOS-LIMIT",
+                "limit of policies that have none of their own; <none> is no limit",
+                |r: &NodeTopItem| match r.default_redirects_per_second {
+                    Some(limit) => Cell::Limit(limit),
+                    None => Cell::unknown(None),
+                },
             )
             .wide()
             .number(),
-            column(
-                "balancedTotal",
-                "BALANCED",
-                "connections BalancingPolicies sent, in all",
-                |r: &NodeTopItem| Cell::Count(r.balanced),
-            )
-            .wide()
-            .number(),
-            column(
-                "qosDropsTotal",
-                "QOS-DROPS",
-                "redirects not made because of a limit, in all",
-                |r: &NodeTopItem| Cell::Count(r.qos_drops),
-            )
-            .wide()
-            .number(),
-            column(
-                "fallbacksTotal",
-                "FALLBACKS",
-                "redirects not made for another reason, in all",
-                |r: &NodeTopItem| Cell::Count(r.fallbacks),
-            )
-            .wide()
-            .number(),
-            column("refusalsTotal", "REFUSED", "connections refused, in all", |r: &NodeTopItem| {
-                Cell::Count(r.refusals)
+            column("uptime", "UPTIME", "time since its agent started", |r: &NodeTopItem| {
+                let times = r.started_at.zip(r.taken_at);
+                Cell::Age(times.map(|(start, now)| now.duration_since(start).as_secs_f64()))
             })
             .wide()
             .number(),
+            counted::redirects_total(|r: &NodeTopItem| Cell::Count(r.redirects)),
+            counted::balanced_total(|r: &NodeTopItem| Cell::Count(r.balanced)),
+            counted::qos_drops_total(|r: &NodeTopItem| Cell::Count(r.qos_drops)),
+            counted::fallbacks_total(|r: &NodeTopItem| Cell::Count(r.fallbacks)),
+            counted::refusals_total(|r: &NodeTopItem| Cell::Count(r.refusals)),
             column("message", "MESSAGE", "the reason in words", |r: &NodeTopItem| {
                 Cell::text(r.message.as_str())
             })

@@ -210,7 +210,8 @@ fn activity_text(e: &PolicyExplanation, counters: &Counters) -> String {
         PolicyKind::BalancingPolicy => format!("{} balanced", a.balanced),
     }];
     for (reason, count) in &a.fallbacks {
-        parts.push(format!("{count} fallbacks ({})", sanitise(reason)));
+        let word = if *count == 1 { "fallback" } else { "fallbacks" };
+        parts.push(format!("{count} {word} ({})", sanitise(reason)));
     }
     if a.refusals > 0 {
         parts.push(format!("{} refusals", a.refusals));

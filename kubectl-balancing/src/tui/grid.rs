@@ -122,7 +122,7 @@ pub(super) fn row_line(
         let text = row.cells.get(*i).map_or("", String::as_str);
         // Where a rate is not known yet, or a counter began again, the screen says so in one cell.
         let text =
-            if text == crate::text::UNKNOWN && meta.number && row.reports { unknown(model) } else { text };
+            if text == crate::text::UNKNOWN && meta.summed && row.reports { unknown(model) } else { text };
         let text = fit(text, *cells, meta.ellipsis, meta.number, model.unicode);
         spans.push(Span::styled(text, if n == 0 { toned } else { plain }));
         spans.push(Span::styled("  ", plain));

@@ -403,7 +403,7 @@ async fn poll(
                     let _ = recorder.sample(time, &sample);
                 }
                 let first = before.is_none();
-                let board = Arc::new(Board::new(sample, before.as_ref().map(|b| &b.sample)));
+                let board = Arc::new(Board::next(sample, before.as_deref()));
                 before = Some(board.clone());
                 feed.send_replace(Feed::Board(board));
                 attempt = 0;
