@@ -21,6 +21,8 @@ const MMAPABLE: usize = 1 << 10;
 #[btf_map]
 pub static FRONTENDS: HashMap<FrontendKey, u32, 65536> = HashMap::new();
 #[btf_map]
+pub static INDEX: Array<u64, 262144, MMAPABLE> = Array::new();
+#[btf_map]
 pub static SLOTS: Array<Slot, 65536, MMAPABLE> = Array::new();
 #[btf_map]
 pub static SPARES: Array<Frontend, 4096, MMAPABLE> = Array::new();
@@ -73,6 +75,8 @@ constants! {
     STRIPE_MASK = 0;
     /// Number of elements of `backends` in one stripe.
     BACKENDS_LEN = 131072;
+    /// Number of elements of `index`, less one.
+    INDEX_MASK = 0x3ffff;
     /// Number of elements of `udp_slots`, less one.
     UDP_MASK = 0xffff;
     /// Number of elements of `tcp_slots`, less one.
@@ -82,6 +86,13 @@ constants! {
 #[inline(always)]
 pub fn runtime() -> Option<*mut Runtime> {
     RUNTIME.get_ptr_mut(0)
+}
+
+/// The slot that the hash of frontends names.
+#[inline(always)]
+fn hashed(key: &FrontendKey) -> Option<u32> {
+    // SAFETY: an element of a map lives as long as the program runs.
+    Some(unsafe { FRONTENDS.get_ptr(key)?.read_volatile() })
 }
 
 /// The stripe of this CPU.
@@ -127,10 +138,16 @@ impl Maps for Kernel<'_> {
 
     #[inline(always)]
     fn frontend(&self, key: &FrontendKey) -> Option<&'static Frontend> {
+        let hash = index_hash(key);
+        // SAFETY: an element of a map lives as long as the program runs; one word, read whole.
+        let word = unsafe { INDEX.get_ptr(hash as u32 & INDEX_MASK.load())?.read_volatile() };
+        let mut number = match indexed(word, hash) {
+            Indexed::Absent => return None,
+            Indexed::Slot(number) => number,
+            Indexed::Elsewhere => hashed(key)?,
+        };
         // An element of the hash may be freed and given to another key while it is read: the slot says whose it is.
-        for _ in 0..3 {
-            // SAFETY: an element of a map lives as long as the program runs.
-            let number = unsafe { FRONTENDS.get_ptr(key)?.read_volatile() };
+        for _ in 0..4 {
             let slot = SLOTS.get(number)?;
             if same(&slot.key.addr, &key.addr) && slot.key.meta == key.meta {
                 self.slot.set(number);
@@ -142,6 +159,7 @@ impl Maps for Kernel<'_> {
                 }
                 return SPARES.get(active - SPARE);
             }
+            number = hashed(key)?;
         }
         None
     }

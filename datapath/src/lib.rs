@@ -5,7 +5,9 @@
 #![no_std]
 
 mod decide;
+mod index;
 mod layout;
 
 pub use decide::{Decision, Kept, Maps, Outcome, PolicyReason, decide};
+pub use index::{INDEX_EMPTY, Indexed, index_hash, index_is, index_shared, index_word, indexed};
 pub use layout::*;

@@ -110,6 +110,7 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             sizes.frontends,
             Carry::Never,
         ),
+        array("index", "INDEX", 8, index(sizes), Carry::Never),
         array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
         array("spares", "SPARES", size_of::<Frontend>(), sizes.spares, Carry::Never),
         array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends * sizes.stripes, Carry::Never),
@@ -153,6 +154,11 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
 /// One slot more than frontends: one may be filled while a removed one waits for its grace period.
 pub(super) fn slots(sizes: &Sizes) -> u32 {
     sizes.frontends.saturating_add(sizes.frontends / 4).saturating_add(64)
+}
+
+/// A power of two of words, four or more a frontend: of ten that are programmed, nine have their word for themselves.
+pub(super) fn index(sizes: &Sizes) -> u32 {
+    sizes.frontends.saturating_mul(4).checked_next_power_of_two().unwrap_or(1 << 31)
 }
 
 /// The map that user space alone uses.

@@ -237,6 +237,7 @@ fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf,
         ("ATOMICS", u32::from(abilities.atomics)),
         ("STRIPE_MASK", sizes.stripes - 1),
         ("BACKENDS_LEN", sizes.backends),
+        ("INDEX_MASK", layout::index(sizes) - 1),
         ("UDP_MASK", sizes.sockets - 1),
         ("TCP_MASK", sizes.sockets - 1),
     ];

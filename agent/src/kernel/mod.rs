@@ -2,6 +2,7 @@
 //! and reads back what they hold.
 
 mod grace;
+mod index;
 mod layout;
 mod load;
 mod memory;

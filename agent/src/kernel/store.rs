@@ -20,6 +20,7 @@ use balancing_datapath::{
 };
 
 use super::{
+    index::Index,
     layout::{POLICY_NAME_SIZE, Sizes, slots},
     programmer::Side,
     sys::{Mapped, release_fence},
@@ -192,6 +193,7 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Hash<K, V> {
 pub struct KernelStore {
     sizes: Sizes,
     frontends: Hash<FrontendKey, u32>,
+    index: Mutex<Index<Mapped<u64>>>,
     callers: Hash<CallerKey, u32>,
     names: Hash<u32, NameValue>,
     policy_counters: Mutex<PerCpuArray<MapData, PolicyCounters>>,
@@ -226,6 +228,7 @@ impl KernelStore {
         Ok(Self {
             sizes,
             frontends: Hash::new("frontends", get("FRONTENDS")?)?,
+            index: Mutex::new(Index::new(mapped("index", &get("INDEX")?)?)),
             callers: Hash::new("callers", get("CALLERS")?)?,
             names: Hash::new("policy_names", Map::HashMap(names))?,
             policy_counters: Mutex::new(
@@ -341,6 +344,10 @@ impl KernelStore {
         self.frontends.get(key)
     }
 
+    fn index(&self) -> MutexGuard<'_, Index<Mapped<u64>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Every frontend and its slot.
     pub(super) fn all_frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
         Ok(self.frontends.all()?.into_iter().collect())
@@ -413,15 +420,22 @@ impl Store for Arc<KernelStore> {
     }
 
     fn frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
-        self.all_frontends()
+        let frontends = self.all_frontends()?;
+        self.index().repair(&frontends);
+        Ok(frontends)
     }
 
     fn insert_frontend(&mut self, key: &FrontendKey, slot: u32) -> Result<(), StoreError> {
         release_fence();
-        self.frontends.insert(key, slot)
+        self.frontends.insert(key, slot)?;
+        self.index().insert(key, slot);
+        Ok(())
     }
 
     fn remove_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
+        if let Some(slot) = self.frontends.get(key)? {
+            self.index().remove(key, slot);
+        }
         self.frontends.remove(key)
     }
 
