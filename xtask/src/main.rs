@@ -4,6 +4,7 @@ mod bench;
 mod bpf;
 mod control_plane;
 mod demo;
+mod images;
 mod process;
 mod setup;
 mod test;
@@ -20,6 +21,9 @@ usage: cargo xtask COMMAND
   test           everything that must hold: format, lints, the eBPF object, and all tests
   bench [--quick] [ID...] [-o json]
                  measures the product beside its floors and peers; the results go to bench/results
+  crds           write the custom resource definitions of the chart, and the table of its values, as the sources say
+  images [--debug]
+                 target/images/*.tar: container images of agent and operator, without a daemon
   bpf [--check]  build the eBPF objects, or show that the committed ones are what the sources give";
 
 fn main() -> ExitCode {
@@ -30,6 +34,9 @@ fn main() -> ExitCode {
         ["demo", "--once"] => demo::run(true),
         ["test"] => test::run(),
         ["bench", ..] => bench::run(&arguments[1..]),
+        ["crds"] => generate(),
+        ["images"] => images::run(false),
+        ["images", "--debug"] => images::run(true),
         ["bpf"] => bpf::run(false),
         ["bpf", "--check"] => bpf::run(true),
         _ => {
@@ -48,4 +55,13 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The tests that compare what is generated with the sources write it instead.
+fn generate() -> anyhow::Result<()> {
+    for (package, test) in [("balancing-api", "crds"), ("balancing-e2e", "chart")] {
+        let mut command = process::cargo(&["test", "--quiet", "--package", package, "--test", test]);
+        process::run(command.env("BALANCING_UPDATE", "1"))?;
+    }
+    Ok(())
 }
