@@ -79,7 +79,14 @@ fn refuse() -> i32 {
 fn forward(ctx: &SockAddrContext, key: &FrontendKey, hook: u8, six: bool) -> i32 {
     let unconnected = hook == HOOK_SENDMSG4 || hook == HOOK_SENDMSG6;
     let records = if unconnected { reverse::records(ctx) } else { core::ptr::null_mut() };
-    let kernel = Kernel { ctx, records, unconnected, slot: Cell::new(0), stripe: Cell::new(0) };
+    let kernel = Kernel {
+        ctx,
+        records,
+        unconnected,
+        slot: Cell::new(0),
+        stripe: Cell::new(0),
+        affine: Cell::new(core::ptr::null_mut()),
+    };
     let Some(decision) = decide(&kernel, key) else {
         if !records.is_null() {
             reverse::forget(ctx, records, &key.addr, key.port());
