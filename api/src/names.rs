@@ -141,5 +141,14 @@ pub mod metric {
     pub const POLICIES: &str = "balancing_policies";
     pub const RECORDS_EVICTED: &str = "balancing_records_evicted";
     pub const RECORDS_FAILED: &str = "balancing_records_failed";
+    pub const STATUS_WRITES: &str = "balancing_status_writes";
+    pub const RECONCILE_WRITES: &str = "balancing_reconcile_writes";
+    pub const RECONCILE_CHANGES: &str = "balancing_reconcile_changes";
+    pub const RECONCILE_LEADER: &str = "balancing_reconcile_leader";
+    /// `_seconds`, which its unit adds.
+    pub const RECONCILE_WRITE: &str = "balancing_reconcile_write";
+    /// `_seconds`, which its unit adds.
+    pub const RECONCILE_LOOK: &str = "balancing_reconcile_look";
+    pub const AGENTS: &str = "balancing_agents";
     pub const BUILD_INFO: &str = "balancing_build_info";
 }
