@@ -91,7 +91,7 @@ impl Kube {
     ///
     /// # Errors
     /// There is no answer. One that says no is an [`Answer`].
-    pub fn request(&self, method: Method, path: &str, media: &str, body: Option<&Value>) -> Result<Answer> {
+    pub fn request(&self, method: &Method, path: &str, media: &str, body: Option<&Value>) -> Result<Answer> {
         let what = || format!("{method} {path}");
         let body = body.map(ToString::to_string).unwrap_or_default();
         let request = Request::builder()
@@ -118,7 +118,7 @@ impl Kube {
     /// # Errors
     /// There is no answer.
     pub fn get(&self, path: &str) -> Result<Answer> {
-        self.request(Method::GET, path, JSON, None)
+        self.request(&Method::GET, path, JSON, None)
     }
 
     /// The object at a path.
@@ -148,7 +148,7 @@ impl Kube {
         let place = place(object)?;
         let what = || format!("create {}", place.path());
         let made =
-            self.request(Method::POST, &place.collection, JSON, Some(object))?.object().with_context(what)?;
+            self.request(&Method::POST, &place.collection, JSON, Some(object))?.object().with_context(what)?;
         match object.get("status") {
             Some(status) => self.set_status(&place.path(), status),
             None => Ok(made),
@@ -161,7 +161,7 @@ impl Kube {
     /// There is no answer.
     pub fn try_apply(&self, object: &Value) -> Result<Answer> {
         let path = format!("{}?fieldManager={MANAGER}&force=true", place(object)?.path());
-        self.request(Method::PATCH, &path, APPLY, Some(object))
+        self.request(&Method::PATCH, &path, APPLY, Some(object))
     }
 
     /// Server-side apply that must succeed.
@@ -177,7 +177,7 @@ impl Kube {
     /// # Errors
     /// It is refused.
     pub fn patch(&self, path: &str, patch: &Value) -> Result<Value> {
-        self.request(Method::PATCH, path, MERGE, Some(patch))?
+        self.request(&Method::PATCH, path, MERGE, Some(patch))?
             .object()
             .with_context(|| format!("patch {path}"))
     }
@@ -196,7 +196,7 @@ impl Kube {
     /// It is refused.
     pub fn delete(&self, path: &str) -> Result<()> {
         let options = json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"});
-        let answer = self.request(Method::DELETE, path, JSON, Some(&options))?;
+        let answer = self.request(&Method::DELETE, path, JSON, Some(&options))?;
         ensure!(answer.is_success() || answer.status == 404, "delete {path}: {}", answer.complaint());
         Ok(())
     }

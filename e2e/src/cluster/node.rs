@@ -118,7 +118,7 @@ fn bound_token(kube: &Kube, pod: &Value) -> Result<String> {
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]},
         },
     });
-    let answer = kube.request(http::Method::POST, &path, "application/json", Some(&request))?.object()?;
+    let answer = kube.request(&http::Method::POST, &path, "application/json", Some(&request))?.object()?;
     let token = answer["status"]["token"].as_str().unwrap_or_default();
     ensure!(!token.is_empty(), "no token in {answer}");
     Ok(token.to_owned())

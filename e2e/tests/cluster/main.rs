@@ -3,7 +3,9 @@
 //! `cargo xtask setup && cargo build --workspace && cargo test -p balancing-e2e --test cluster -- policies::` runs a
 //! theme. With `BALANCING_E2E_KEEP=FOLDER` the logs of control plane, operator and agents are kept there.
 
+mod bed;
 mod fixtures;
+mod policies;
 
 use std::{
     process::ExitCode,
@@ -30,7 +32,7 @@ struct Cluster {
 type Test = fn(&Cluster) -> Result<()>;
 
 /// The tests by theme.
-const THEMES: &[(&str, &[(&str, Test)])] = &[("fixtures", fixtures::TESTS)];
+const THEMES: &[(&str, &[(&str, Test)])] = &[("fixtures", fixtures::TESTS), ("policies", policies::TESTS)];
 
 /// The error of a test that cannot run on this machine: it counts as ignored.
 #[derive(Debug)]
@@ -98,5 +100,6 @@ fn make_cluster() -> Result<Cluster> {
     cluster::enter(&network)?;
     let plane = ControlPlane::start(&network, "ctl", ControlPlaneOptions::default())
         .context("the control plane of the tests")?;
+    bed::install(&plane.admin()?).context("the product in the control plane")?;
     Ok(Cluster { plane, network })
 }
