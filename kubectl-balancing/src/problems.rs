@@ -131,9 +131,12 @@ fn whole_node(node: &NodeSample, found: &mut Folded) {
         if c.type_ == condition::SOURCES_SYNCED && !status.source_errors.is_empty() {
             continue;
         }
-        let colon = if c.message.is_empty() { "" } else { ": " };
-        let message = format!("{} is {} ({}){colon}{}", c.type_, c.status, c.reason, c.message);
-        found.add(Severity::Error, &c.reason, "node", name, &message, condition_next(&c.reason).to_owned());
+        // The cause first: a narrow screen shows the first words.
+        let message = match c.message.as_str() {
+            "" => format!("{} is {} ({})", c.type_, c.status, c.reason),
+            message => format!("{message} ({} is {}: {})", c.type_, c.status, c.reason),
+        };
+        found.add(Severity::Error, &c.reason, "node", name, &message, next_of(&c.reason, &c.message));
     }
     for e in &status.source_errors {
         let next = format!("correct it: kubectl balancing validate -f {}", e.file);
@@ -141,15 +144,20 @@ fn whole_node(node: &NodeSample, found: &mut Folded) {
     }
     for map in &status.datapath.maps {
         let fill = if map.capacity == 0 { 0.0 } else { map.entries as f64 / map.capacity as f64 };
-        if fill >= FULL {
+        let object = format!("map {}", map.name);
+        let next = || enlarge(&map.name);
+        if fill >= 1.0 {
+            let message =
+                format!("the map is full, all {} entries are in use: what is new is left out", map.capacity);
+            found.add(Severity::Error, reason::MAP_FULL, &object, name, &message, next());
+        } else if fill >= FULL {
             let message = format!(
-                "the map is {:.0}% full: {} of {} entries; when it is full, new frontends or backends are left out",
+                "the map is {:.0}% full, {} of {} entries: when it is full, what is new is left out",
                 fill * 100.0,
                 map.entries,
                 map.capacity
             );
-            let next = format!("restart the agent with a larger --max-{}", map.name);
-            found.add(Severity::Warning, "MapFilling", &format!("map {}", map.name), name, &message, next);
+            found.add(Severity::Warning, "MapFilling", &object, name, &message, next());
         }
     }
     for program in status.datapath.programs.iter().filter(|p| p.others > 0) {
@@ -167,6 +175,29 @@ fn whole_node(node: &NodeSample, found: &mut Folded) {
             &message,
             next,
         );
+    }
+}
+
+/// What to do about a map that is full or nearly so.
+fn enlarge(map: &str) -> String {
+    match map {
+        "frontends" | "backends" => {
+            format!("restart the agent with a larger --max-{map}; what is in the map stays")
+        }
+        _ => "its size is fixed: remove policies that are not needed".to_owned(),
+    }
+}
+
+/// The map that a message of the agent says is full.
+fn full_map(message: &str) -> Option<&str> {
+    message.split_once("map ")?.1.split_once(" is full").map(|(map, _)| map)
+}
+
+/// What to do about a reason, of which a message says more.
+fn next_of(reason: &str, message: &str) -> String {
+    match full_map(message).filter(|_| reason == reason::MAP_FULL) {
+        Some(map) => enlarge(map),
+        None => condition_next(reason).to_owned(),
     }
 }
 
@@ -247,7 +278,7 @@ fn policy_next(policy: &PolicyStatus) -> String {
         reason::INVALID_SPEC => {
             "correct the spec: kubectl balancing validate -f FILE names the line".to_owned()
         }
-        reason::MAP_FULL | reason::WRITE_FAILED => condition_next(&policy.reason).to_owned(),
+        reason::MAP_FULL | reason::WRITE_FAILED => next_of(&policy.reason, &policy.message),
         _ => format!("kubectl balancing explain policy {}/{}", policy.kind.short_name(), policy.name),
     }
 }
@@ -375,6 +406,25 @@ pub fn places(problem: &ProblemItem) -> String {
         0..=3 => list(&problem.nodes, 3),
         n => format!("{n} nodes: {}", list(&problem.nodes, 3)),
     }
+}
+
+/// What a problem concerns and where: `node n1`, `lr/x on n1, n2`.
+#[must_use]
+pub fn concerned(problem: &ProblemItem) -> String {
+    match (short_object(problem), places(problem)) {
+        (object, places) if places.is_empty() => object,
+        (_, places) if problem.object == "node" => match problem.nodes.len() {
+            1 => format!("node {places}"),
+            _ => places,
+        },
+        (object, places) => format!("{object} on {places}"),
+    }
+}
+
+/// What a problem concerns, policies by the short names of their kinds.
+#[must_use]
+pub fn short_object(problem: &ProblemItem) -> String {
+    problem.object.replace("LocalRedirectPolicy/", "lr/").replace("BalancingPolicy/", "bl/")
 }
 
 #[cfg(test)]

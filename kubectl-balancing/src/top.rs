@@ -631,6 +631,6 @@ mod tests {
         let mut told = Vec::new();
         notes(&Board::new(sample, None), &args("x top"), &mut told).unwrap();
         let told = String::from_utf8(told).unwrap();
-        assert_eq!(told, "warning: node n1: ProgramsAttached is False (Detached): somebody^[[2J did it\n");
+        assert_eq!(told, "warning: node n1: somebody^[[2J did it (ProgramsAttached is False: Detached)\n");
     }
 }

@@ -17,6 +17,7 @@ use super::{
 use crate::{
     columns::{Column, Row, RowId, Tone},
     explain,
+    problems::concerned,
     rows::with_rows,
     text::{NONE, sanitise},
 };
@@ -72,7 +73,7 @@ pub fn words(model: &Model) -> Option<(Tone, String)> {
                 p.reason == *reason && p.object == *object && p.nodes.first().is_none_or(|n| n == node)
             };
             let row = board.problems.iter().find(is)?;
-            (row.tone(), format!("{}: {} -> {}", row.object, row.message, row.next))
+            (row.tone(), format!("{}: {} -> {}", concerned(row), row.message, row.next))
         }
         RowId::Frontend(frontend) => {
             let row = board.frontends.iter().find(|r| r.frontend == *frontend)?;

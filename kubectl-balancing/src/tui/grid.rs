@@ -20,9 +20,13 @@ use crate::{
 /// Blanks between two columns.
 const GAP: u16 = 2;
 
-/// Columns that may be wider than this hold sentences; so many cells of them are worth showing.
+/// Columns that may be wider than this hold sentences.
 const SENTENCE: u16 = 100;
-const SENTENCE_LEAST: u16 = 50;
+
+/// So many cells of a sentence are worth more than another column. Of a narrow screen its first words have to do.
+fn sentence_least(room: u16) -> u16 {
+    if room < 100 { 16 } else { (room / 5 * 2).min(50) }
+}
 
 /// Room for the marker of the selected row and the glyph of the state.
 const MARGIN: u16 = 4;
@@ -61,7 +65,7 @@ fn priority(meta: &Meta) -> u8 {
 
 fn fitting(metas: &[Meta], mut columns: Vec<usize>, widths: &[u16], room: u16) -> Vec<usize> {
     // A column of sentences takes what the others leave.
-    let most = |i: usize| if metas[i].max > SENTENCE { SENTENCE_LEAST } else { u16::MAX };
+    let most = |i: usize| if metas[i].max > SENTENCE { sentence_least(room) } else { u16::MAX };
     let width_of = |i: usize| widths.get(i).copied().unwrap_or(0).min(most(i)).max(width(metas[i].header));
     loop {
         let needed = MARGIN + columns.iter().map(|i| width_of(*i) + GAP).sum::<u16>();

@@ -43,10 +43,16 @@ pub fn too_small(size: (u16, u16)) -> bool {
 /// Which parts that not every screen has this one has, if there is room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Parts {
-    /// See [`Areas::problems`].
-    pub problems: bool,
+    /// Lines that [`Areas::problems`] would fill.
+    pub problems: u16,
     /// See [`Areas::detail`].
     pub detail: bool,
+    /// Lines that the selected row in words would fill.
+    pub detail_lines: u16,
+    /// Are its words what the screen is about?
+    pub wordy: bool,
+    /// Rows that the table has. What they leave of the body, the words may have.
+    pub rows: usize,
     /// See [`Areas::totals`].
     pub totals: bool,
     /// See [`Areas::trends`].
@@ -72,19 +78,29 @@ pub fn areas(size: (u16, u16), parts: Parts) -> Areas {
     areas.tabs = take_top(u16::from(height >= 8));
     areas.totals = take_top(u16::from(parts.totals && height >= 14));
     areas.trends = take_top(u16::from(parts.trends && height >= 30 && width >= 100));
-    areas.problems = take_top(u16::from(parts.problems && height >= 10));
+    areas.problems = take_top(parts.problems.min(match height {
+        0..10 => 0,
+        10..24 => 1,
+        _ => 2,
+    }));
     let mut take_bottom = |rows: u16| {
         bottom -= rows;
         Rect::new(0, bottom, width, rows)
     };
     areas.footer = take_bottom(1);
-    areas.detail = take_bottom(match height {
+    let least = match height {
         _ if !parts.detail => 0,
         0..10 => 0,
-        10..20 => 1,
-        20..30 => 2,
-        _ => 3,
-    });
+        10..14 => 1,
+        14..20 => 1 + u16::from(parts.wordy),
+        20..30 => 2 + 2 * u16::from(parts.wordy),
+        _ => 3 + 2 * u16::from(parts.wordy),
+    };
+    // The table begins at the top: what it leaves is at its end, and nothing moves that is looked at.
+    let table = u16::try_from(parts.rows).unwrap_or(u16::MAX).saturating_add(1);
+    let free = (height - 1 - least).saturating_sub(top).saturating_sub(table);
+    let more = if parts.detail { parts.detail_lines.saturating_sub(least).min(free) } else { 0 };
+    areas.detail = take_bottom(least + more);
     areas.body = Rect::new(0, top, width, bottom - top);
     areas
 }
@@ -107,8 +123,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_fill_the_screen_without_overlap(width in 0u16..400, height in 0u16..200, problems: bool, detail: bool, totals: bool, trends: bool) {
-            let a = areas((width, height), Parts { problems, detail, totals, trends });
+        fn parts_fill_the_screen_without_overlap(
+            width in 0u16..400, height in 0u16..200, problems in 0u16..5, detail: bool, totals: bool,
+            trends: bool, wordy: bool, detail_lines in 0u16..50, rows in 0usize..300
+        ) {
+            let a = areas((width, height), Parts { problems, detail, detail_lines, wordy, rows, totals, trends });
             prop_assume!(!too_small((width, height)));
             let mut next = 0;
             for part in [a.header, a.tabs, a.totals, a.trends, a.problems, a.body, a.detail, a.footer] {
@@ -118,6 +137,9 @@ mod tests {
             }
             prop_assert_eq!(next, height);
             prop_assert!(a.body.height >= 2, "{}", a.body.height);
+            // Rows that there is room for are not hidden by words.
+            let without = areas((width, height), Parts { problems, detail, detail_lines: 0, wordy, rows, totals, trends });
+            prop_assert!(usize::from(a.rows()) >= rows.min(usize::from(without.rows())));
         }
 
         #[test]

@@ -11,6 +11,8 @@ use crossterm::event::KeyEventKind;
 
 pub use super::message::{Effect, Link, Msg, Screen, Typing, Update};
 use super::{
+    details,
+    fit::wrapped,
     keys::Action,
     layout::{self, Areas, Parts},
     style::Theme,
@@ -19,16 +21,21 @@ use super::{
 use crate::{
     columns::{Meta, Row, RowId, Shown, Sort, events::EventRow},
     history::History,
+    problems::concerned,
     rates::{RateMode, since_start, smoothed},
     rows::{What, with_rows},
     sample::Board,
     source::Origin,
+    text::sanitise,
 };
 
 /// Times that charts show, in seconds.
 pub(super) const WINDOWS: [u64; 4] = [60, 180, 600, 1800];
 /// Letters a filter may have.
 pub(super) const FILTER_MOST: usize = 200;
+/// Cells beside the words about the selected row, and beside what concerns whole nodes.
+pub(super) const DETAIL_MARGIN: u16 = 5;
+pub(super) const BANNER_MARGIN: u16 = 4;
 /// Lines of the trace that are kept.
 const EVENTS_MOST: usize = 1000;
 
@@ -63,6 +70,8 @@ pub struct Model {
     pub(super) smooth: Option<Arc<Board>>,
     /// What was measured before.
     pub history: History,
+    /// What concerns whole nodes, in a line.
+    pub(super) banner: Option<String>,
     /// Goes up when rows change.
     pub(super) board_number: u64,
     /// Lines of the trace, the newest first.
@@ -132,6 +141,7 @@ impl Model {
             board: None,
             latest: None,
             smooth: None,
+            banner: None,
             history: History::default(),
             board_number: 0,
             events: Vec::new(),
@@ -203,11 +213,23 @@ impl Model {
     #[must_use]
     pub fn areas(&self) -> Areas {
         let table = matches!(self.screen(), Screen::Table(_)) && self.help.is_none();
+        let wordy = table && self.what() == What::Problems;
+        let rows = self.table(self.what()).order.len();
+        let lines = |text: &str, margin: u16| {
+            u16::try_from(wrapped(text, self.size.0.saturating_sub(margin), 0).len()).unwrap_or(u16::MAX)
+        };
+        let detail = table && !self.expanded;
+        // Where the table leaves nothing nobody needs to know how long they are.
+        let words = (detail && rows < usize::from(self.size.1)).then(|| details::words(self)).flatten();
         layout::areas(
             self.size,
             Parts {
-                problems: self.board.as_ref().is_some_and(|b| b.node_problems().next().is_some()),
-                detail: table && !self.expanded,
+                // The table of problems says it better.
+                problems: self.banner.as_ref().filter(|_| !wordy).map_or(0, |b| lines(b, BANNER_MARGIN)),
+                detail,
+                detail_lines: words.map_or(0, |(_, words)| lines(&words, DETAIL_MARGIN)),
+                wordy,
+                rows,
                 totals: !self.expanded,
                 trends: table && !self.expanded,
             },
@@ -368,6 +390,7 @@ impl Model {
                 node.message = format!("its agent does not answer: {error}");
             }
         }
+        self.banner = banner(&board);
         self.board = Some(board);
         self.board_number += 1;
     }
@@ -454,6 +477,17 @@ impl Model {
     }
 }
 
+/// The worst problem of whole nodes, and how many there are.
+fn banner(board: &Board) -> Option<String> {
+    let mut all = board.node_problems();
+    let first = all.next()?;
+    let more = match all.count() {
+        0 => String::new(),
+        n => format!("(1 of {}) ", n + 1),
+    };
+    Some(format!("{more}{}: {}", sanitise(&concerned(first)), sanitise(&first.message)))
+}
+
 /// The agent that answered before and does not now.
 fn unreachable(board: &Board, error: &str) -> ProblemItem {
     let nodes = board.sample.nodes.iter().map(|n| n.status.node.name.clone()).collect();
@@ -462,10 +496,11 @@ fn unreachable(board: &Board, error: &str) -> ProblemItem {
         reason: "AgentStopped".to_owned(),
         object: "agent".to_owned(),
         message: format!(
-            "the agent does not answer ({error}): this is old. The kernel goes on with its maps, but after --policy-lease \
-             (60 s) policies with a rung beneath lapse"
+            "the agent does not answer ({error}): all that is shown is old"
         ),
-        next: "start balancing-agent again; the end of its log says why it stopped".to_owned(),
+        next: "start balancing-agent again; the end of its log says why it stopped. Until then the kernel goes on with its \
+               maps; after --policy-lease (60 s) policies with a rung beneath lapse"
+            .to_owned(),
         nodes,
     }
 }

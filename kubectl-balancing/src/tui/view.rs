@@ -15,7 +15,7 @@ use super::{
     grid::{column_widths, row_line, unknown, visible_columns},
     keys::{Action, Binding, Context, KEYS},
     layout::{LEAST, too_small},
-    model::{Link, Model, Screen, Typing, metas, sort_header},
+    model::{BANNER_MARGIN, DETAIL_MARGIN, Link, Model, Screen, Typing, metas, sort_header},
     node::node_lines,
     policy::policy_lines,
     style::{BOLD, DIM, REVERSED, glyph, style},
@@ -23,7 +23,6 @@ use super::{
 use crate::{
     columns::{Ellipsis, Tone},
     history::Measure,
-    problems::places,
     rows::What,
     sample::Board,
     source::Origin,
@@ -43,7 +42,9 @@ pub fn view(model: &Model, frame: &mut Frame<'_>) {
     put(frame, areas.tabs, 0, &tabs(model));
     put(frame, areas.totals, 0, &totals(model));
     put(frame, areas.trends, 0, &trends(model));
-    put(frame, areas.problems, 0, &problems(model));
+    for (i, line) in problems(model, areas.problems).into_iter().enumerate() {
+        put(frame, areas.problems, i as u16, &line);
+    }
     match (model.help, model.screen()) {
         (Some(scroll), _) => put_all(frame, areas.body, help_lines(model), scroll),
         (None, Screen::Policy { scroll, .. }) => put_all(frame, areas.body, policy_lines(model), *scroll),
@@ -359,22 +360,17 @@ fn total(rates: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     if any { sum } else { Some(0.0) }
 }
 
-fn problems(model: &Model) -> Line<'static> {
-    let Some(board) = model.board.as_deref() else { return Line::default() };
-    let all: Vec<_> = board.node_problems().collect();
-    let Some(first) = all.first() else { return Line::default() };
-    let more = match all.len() {
-        1 => String::new(),
-        n => format!("(1 of {n}) "),
+/// What concerns whole nodes: the worst of it.
+fn problems(model: &Model, area: Rect) -> Vec<Line<'static>> {
+    let Some(text) = model.banner.as_ref().filter(|_| area.height > 0) else { return Vec::new() };
+    let lines = wrapped(text, area.width.saturating_sub(BANNER_MARGIN), usize::from(area.height));
+    let mark = |i| if i == 0 { glyph(model, Tone::Bad) } else { " " };
+    let line = |(i, text): (usize, String)| {
+        let text = format!(" {} {text}", mark(i));
+        let text = fit(&text, area.width, Ellipsis::Right, false, model.unicode);
+        Line::styled(text.trim_end().to_owned(), style(model, Tone::Bad))
     };
-    let text = format!(
-        " {} {more}node {}: {}",
-        glyph(model, Tone::Bad),
-        sanitise(&places(first)),
-        sanitise(&first.message)
-    );
-    let text = fit(&text, model.size.0, Ellipsis::Right, false, model.unicode);
-    Line::styled(text.trim_end().to_owned(), style(model, Tone::Bad))
+    lines.into_iter().enumerate().map(line).collect()
 }
 
 fn table(model: &Model, frame: &mut Frame<'_>, area: Rect) {
@@ -479,7 +475,7 @@ fn detail(model: &Model, area: Rect) -> Vec<Line<'static>> {
         return Vec::new();
     }
     let Some((tone, text)) = details::words(model) else { return Vec::new() };
-    let mut lines = wrapped(&text, area.width.saturating_sub(4), usize::from(area.height));
+    let mut lines = wrapped(&text, area.width.saturating_sub(DETAIL_MARGIN), usize::from(area.height));
     let first = if lines.is_empty() { String::new() } else { lines.remove(0) };
     let mut out = vec![Line::from(vec![
         Span::styled(format!("  {} ", glyph(model, tone)), style(model, tone)),
