@@ -17,11 +17,25 @@ const POLICY_NAMES: &str = "policy_names";
 /// Bytes of a value of `policy_names`: the kind's number, the length, up to 253 bytes of the name.
 pub(super) const POLICY_NAME_SIZE: u32 = 256;
 
+/// Room for frontends and for backends: what is needed, or what there may be at the most.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Room {
+    /// Frontends.
+    pub frontends: u32,
+    /// Backends over all rungs.
+    pub backends: u32,
+}
+
+/// What a node gets that needs less.
+const LEAST: Room = Room { frontends: 1024, backends: 4096 };
+
 /// How many elements the maps have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Frontends.
     pub frontends: u32,
+    /// Slots of frontends: more, since a removed one waits for its grace period.
+    pub slots: u32,
     /// Ladders of frontends that change again within a grace period.
     pub spares: u32,
     /// Backends over all rungs, twice those in use at the most while they are replaced.
@@ -32,8 +46,10 @@ pub struct Sizes {
     pub callers: u32,
     /// Clients of Services with session affinity.
     pub affinity: u32,
-    /// Connected UDP and TCP sockets, each; a power of two.
-    pub sockets: u32,
+    /// Connected UDP sockets that have their record here; a power of two.
+    pub udp_sockets: u32,
+    /// TCP sockets whose record is kept; a power of two.
+    pub tcp_sockets: u32,
     /// Bytes of the ring of events; a power of two and a multiple of the page size.
     pub events: u32,
     /// Copies of the backends with their counters, one for each stripe of CPUs; a power of two.
@@ -41,22 +57,65 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// Sizes for that many frontends and backends, on a machine with that many CPUs.
+    /// Sizes for just that many frontends and backends, on a machine with that many CPUs.
     #[must_use]
     pub fn new(frontends: u32, backends: u32, cpus: usize) -> Self {
-        let stripes = cpus.clamp(1, 8).next_power_of_two().min(8);
+        // More CPUs open more sockets and have more clients; beyond eight the machine's memory is not the measure.
+        let cpus = cpus.clamp(1, 8).next_power_of_two() as u32;
         Self {
             frontends,
+            slots: frontends.saturating_add(frontends / 8).saturating_add(64),
             spares: 4096,
             backends,
             policies: 1024,
             callers: 8192,
-            affinity: 16_384,
-            sockets: 65_536,
+            affinity: (4096 * cpus).clamp(8192, 16_384),
+            udp_sockets: (8192 * cpus).min(65_536),
+            tcp_sockets: (16_384 * cpus).min(65_536),
             events: 1 << 20,
-            stripes: stripes as u32,
+            stripes: cpus,
         }
     }
+
+    /// Sizes with room for what is needed and an eighth more, in steps, but for no more than `most`.
+    #[must_use]
+    pub fn fitting(need: Room, most: Room, cpus: usize) -> Self {
+        Self::new(
+            roomy(need.frontends, LEAST.frontends, most.frontends),
+            roomy(need.backends, LEAST.backends, most.backends),
+            cpus,
+        )
+    }
+
+    /// The same with room for what is needed where there is too little now. What is large enough stays.
+    #[must_use]
+    pub fn grown(self, need: Room, most: Room) -> Self {
+        let grown = |now: u32, need: u32, most: u32| {
+            if is_tight(need, now, most) { roomy(need, now, most.max(now)) } else { now }
+        };
+        let frontends = grown(self.frontends, need.frontends, most.frontends);
+        let slots = if frontends == self.frontends { self.slots } else { Self::new(frontends, 0, 1).slots };
+        let backends = grown(self.backends, need.backends, most.backends);
+        Self { frontends, slots, backends, ..self }
+    }
+
+    /// Room for frontends and backends.
+    #[must_use]
+    pub fn room(&self) -> Room {
+        Room { frontends: self.frontends, backends: self.backends }
+    }
+}
+
+/// Is so little left that it is time to grow, and may it grow?
+pub(super) fn is_tight(need: u32, capacity: u32, most: u32) -> bool {
+    capacity < most && u64::from(need) * 16 > u64::from(capacity) * 15
+}
+
+/// Room for `need` and an eighth more, from `least` to `most`, in eight steps a doubling.
+fn roomy(need: u32, least: u32, most: u32) -> u32 {
+    let wanted = (u64::from(need) + u64::from(need) / 8).max(u64::from(least));
+    let step = (wanted.next_power_of_two() / 16).max(1);
+    u32::try_from(wanted.next_multiple_of(step)).unwrap_or(u32::MAX).min(most)
 }
 
 /// The CPUs that programs may run on: all of the machine, however few the agent's own cgroup or affinity allows.
@@ -111,14 +170,14 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             Carry::Never,
         ),
         array("index", "INDEX", 8, index(sizes), Carry::Never),
-        array("slots", "SLOTS", size_of::<Slot>(), slots(sizes), Carry::Never),
+        array("slots", "SLOTS", size_of::<Slot>(), sizes.slots, Carry::Never),
         array("spares", "SPARES", size_of::<Frontend>(), sizes.spares, Carry::Never),
         array("backends", "BACKENDS", size_of::<Backend>(), sizes.backends * sizes.stripes, Carry::Never),
         array(
             "frontend_counters",
             "FRONTEND_COUNTERS",
             size_of::<FrontendCounters>(),
-            slots(sizes),
+            sizes.slots,
             Carry::Never,
         ),
         map(
@@ -143,17 +202,12 @@ pub(super) fn definitions(sizes: &Sizes) -> Vec<MapDefinition> {
             sizes.affinity,
             Carry::Always,
         ),
-        array("udp_slots", "UDP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
-        array("tcp_slots", "TCP_SLOTS", size_of::<ConnectedRecord>(), sizes.sockets, Carry::Always),
+        array("udp_slots", "UDP_SLOTS", size_of::<ConnectedRecord>(), sizes.udp_sockets, Carry::Always),
+        array("tcp_slots", "TCP_SLOTS", size_of::<ConnectedRecord>(), sizes.tcp_sockets, Carry::Always),
         map("udp_records", "UDP_RECORDS", MAP_TYPE_SK_STORAGE, 4, size_of::<UdpRecords>(), 0, Carry::Always),
         map("udp_more", "UDP_MORE", MAP_TYPE_SK_STORAGE, 4, size_of::<MoreUdpRecords>(), 0, Carry::Always),
         map("events", "EVENTS", MAP_TYPE_RINGBUF, 0, 0, sizes.events, Carry::Never),
     ]
-}
-
-/// One slot more than frontends: one may be filled while a removed one waits for its grace period.
-pub(super) fn slots(sizes: &Sizes) -> u32 {
-    sizes.frontends.saturating_add(sizes.frontends / 4).saturating_add(64)
 }
 
 /// A power of two of words, four or more a frontend: of ten that are programmed, nine have their word for themselves.
@@ -176,6 +230,31 @@ mod tests {
     fn stripes_are_a_power_of_two_up_to_eight() {
         let stripes = |cpus| Sizes::new(1, 1, cpus).stripes;
         assert_eq!([0, 1, 2, 3, 5, 8, 128].map(stripes), [1, 1, 2, 4, 8, 8, 8]);
+    }
+
+    const MOST: Room = Room { frontends: 65_536, backends: 131_072 };
+
+    #[test]
+    fn sizes_follow_the_need_between_the_least_and_the_most() {
+        let fitting = |frontends, backends| Sizes::fitting(Room { frontends, backends }, MOST, 2).room();
+        assert_eq!(fitting(0, 0), LEAST);
+        // 11,250 and 112,500, rounded up to a sixteenth of the next power of two.
+        assert_eq!(fitting(10_000, 100_000), Room { frontends: 11_264, backends: 114_688 });
+        assert_eq!(fitting(1 << 30, u32::MAX), MOST);
+        let few = Room { frontends: 16, backends: 8 };
+        assert_eq!(Sizes::fitting(MOST, few, 2).room(), few);
+    }
+
+    #[test]
+    fn only_what_is_tight_grows_and_never_beyond_the_most() {
+        let sizes = Sizes::new(1024, 4096, 2);
+        let grown = |frontends, backends| sizes.grown(Room { frontends, backends }, MOST);
+        assert_eq!(grown(960, 3840), sizes);
+        assert_eq!(grown(961, 0), Sizes { frontends: 1152, slots: 1360, ..sizes });
+        assert_eq!(grown(0, 9000), Sizes { backends: 10_240, ..sizes });
+        assert_eq!(grown(u32::MAX, u32::MAX).room(), MOST);
+        // A limit below what there is: it stays.
+        assert_eq!(sizes.grown(MOST, Room { frontends: 10, backends: 10 }), sizes);
     }
 
     #[test]

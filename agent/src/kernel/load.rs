@@ -1,14 +1,16 @@
 //! Loads the object, with what this kernel can do, and puts the programs on the cgroup's hooks.
 
 use std::{
+    collections::HashMap,
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, OwnedFd},
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
     sync::Arc,
+    thread,
 };
 
 use aya::{
@@ -22,7 +24,7 @@ use balancing_datapath::HOOKS;
 use super::{
     layout::{self, Sizes, definitions},
     pins::{self, LockError, MapFolders},
-    store::{KernelStore, RuntimeChange, StoreError},
+    store::{KernelStore, Residue, RuntimeChange, StoreError, Tables},
     sys,
 };
 
@@ -77,6 +79,9 @@ pub enum LoadError {
     /// A map is not usable.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A thread could not be had.
+    #[error("failed to start a thread")]
+    Thread(#[source] io::Error),
 }
 
 /// The kernel's error and the end of the verifier's log.
@@ -158,11 +163,18 @@ pub struct Attachment {
     cgroup_root: PathBuf,
     cgroup: File,
     cgroup_id: u64,
+    attached: bool,
     _lock: pins::Lock,
 }
 
-/// Opens the data path: loads the programs with the maps that are pinned, or with new ones where there are none of this
-/// layout and these sizes.
+/// Are maps of this layout pinned, so that the sizes of new ones do not matter?
+#[must_use]
+pub fn has_maps(bpffs: &Path, version: u32) -> bool {
+    pins::exist(bpffs, version)
+}
+
+/// Opens the data path: loads the programs with the maps of this layout that are pinned, whatever their sizes, or with new
+/// ones of these sizes.
 pub fn open(bpffs: &Path, cgroup_root: &Path, version: u32, sizes: Sizes) -> Result<Opened, LoadError> {
     let lacking = missing_capabilities();
     if !lacking.is_empty() {
@@ -173,12 +185,10 @@ pub fn open(bpffs: &Path, cgroup_root: &Path, version: u32, sizes: Sizes) -> Res
     let cgroup = File::open(cgroup_root).map_err(cgroup_error)?;
     let cgroup_id = cgroup.metadata().map_err(cgroup_error)?.ino();
     let pins_error = |source| LoadError::Pins { path: bpffs.to_owned(), source };
-    let mut pinned = definitions(&sizes);
-    pinned.push(layout::policy_names(&sizes));
-    let folders = pins::map_folders(bpffs, version, &pinned).map_err(pins_error)?;
+    let (folders, sizes) = pins::map_folders(bpffs, version, sizes).map_err(pins_error)?;
 
     let mut loaded = load(&folders.now, &sizes)?;
-    let names = policy_names(&folders.now, &sizes).map_err(pins_error)?;
+    let names = make(&folders.now, &layout::policy_names(&sizes)).map_err(pins_error)?;
     let names = MapData::from_fd(names).map_err(EbpfError::MapError).map_err(LoadError::Object)?;
     let ring = loaded.ebpf.take_map("EVENTS").ok_or(LoadError::Object(missing("EVENTS")))?;
     let events = RingBuf::try_from(ring).map_err(EbpfError::MapError).map_err(LoadError::Object)?;
@@ -195,6 +205,7 @@ pub fn open(bpffs: &Path, cgroup_root: &Path, version: u32, sizes: Sizes) -> Res
         cgroup_root: cgroup_root.to_owned(),
         cgroup,
         cgroup_id,
+        attached: false,
         _lock: lock,
     };
     Ok(Opened { store, events, attachment, fresh })
@@ -204,8 +215,8 @@ fn missing(symbol: &str) -> EbpfError {
     EbpfError::MapError(aya::maps::MapError::InvalidName { name: symbol.to_owned() })
 }
 
-fn policy_names(folder: &Path, sizes: &Sizes) -> io::Result<std::os::fd::OwnedFd> {
-    let definition = layout::policy_names(sizes);
+/// Opens a map that is pinned in this folder, or makes and pins it, without memory for what is not there.
+fn make(folder: &Path, definition: &layout::MapDefinition) -> io::Result<OwnedFd> {
     let path = folder.join(definition.name);
     if let Ok(map) = sys::obj_get(&path) {
         return Ok(map);
@@ -238,8 +249,8 @@ fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf,
         ("STRIPE_MASK", sizes.stripes - 1),
         ("BACKENDS_LEN", sizes.backends),
         ("INDEX_MASK", layout::index(sizes) - 1),
-        ("UDP_MASK", sizes.sockets - 1),
-        ("TCP_MASK", sizes.sockets - 1),
+        ("UDP_MASK", sizes.udp_sockets - 1),
+        ("TCP_MASK", sizes.tcp_sockets - 1),
     ];
     let mut loader = EbpfLoader::new();
     for definition in &definitions {
@@ -251,17 +262,38 @@ fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf,
     for (name, value) in &constants {
         loader.override_global(name, value, true);
     }
+    make_callers(folder, sizes).map_err(|source| LoadError::Pins { path: folder.to_owned(), source })?;
     let mut ebpf = loader.load(OBJECT).map_err(LoadError::Object)?;
-    for hook in HOOKS {
-        let program = ebpf.program_mut(hook).ok_or_else(|| LoadError::Object(missing(hook)))?;
-        let loaded = match program {
-            Program::CgroupSockAddr(program) => program.load(),
-            Program::CgroupSock(program) => program.load(),
-            _ => Err(ProgramError::UnexpectedProgramType),
+    let mut programs: HashMap<&str, &mut Program> = ebpf.programs_mut().collect();
+    // The verifier takes most of an agent's start, and as many threads as there are programs.
+    let results: Vec<Result<(), LoadError>> = thread::scope(|scope| {
+        let load = |hook| {
+            let program = programs.remove(hook);
+            scope.spawn(move || load_program(hook, program))
         };
-        loaded.map_err(|error| LoadError::Program { hook, reason: explain(&error) })?;
-    }
+        let threads: Vec<_> = HOOKS.into_iter().map(load).collect();
+        let ended = |thread: thread::ScopedJoinHandle<'_, _>| {
+            thread.join().unwrap_or_else(|_| Err(LoadError::Object(missing("programs"))))
+        };
+        threads.into_iter().map(ended).collect()
+    });
+    results.into_iter().collect::<Result<(), _>>()?;
     Ok(ebpf)
+}
+
+fn load_program(hook: &'static str, program: Option<&mut Program>) -> Result<(), LoadError> {
+    let loaded = match program.ok_or_else(|| LoadError::Object(missing(hook)))? {
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        _ => Err(ProgramError::UnexpectedProgramType),
+    };
+    loaded.map_err(|error| LoadError::Program { hook, reason: explain(&error) })
+}
+
+/// Makes the map of callers, which takes memory only for those that there are: the loader knows no such maps.
+fn make_callers(folder: &Path, sizes: &Sizes) -> io::Result<()> {
+    let Some(callers) = definitions(sizes).into_iter().find(|d| d.name == "callers") else { return Ok(()) };
+    make(folder, &callers).map(drop)
 }
 
 /// Whether the programs load on this kernel, for each choice of what they may use of it.
@@ -303,6 +335,32 @@ fn attach_type(hook: &str) -> u32 {
     }
 }
 
+/// Makes larger maps beside those in use, and loads the programs anew to use them. Nothing that runs is touched.
+#[derive(Debug)]
+pub struct Grower {
+    now: PathBuf,
+    then: PathBuf,
+    abilities: Abilities,
+}
+
+/// Larger maps, empty, and the programs that use them; see [`Attachment::switch`].
+pub struct Grown {
+    loaded: Loaded,
+    tables: Tables,
+}
+
+impl Grower {
+    /// Makes them; maps whose size does not change go on being used. Most of the time goes to the verifier.
+    pub fn make(self, sizes: &Sizes) -> Result<Grown, LoadError> {
+        let path = self.now.clone();
+        let folder = pins::prepare_growing(&self.now, &self.then, sizes)
+            .map_err(|source| LoadError::Pins { path, source })?;
+        let mut ebpf = load_with(&folder, sizes, self.abilities)?;
+        let tables = Tables::new(*sizes, |symbol| ebpf.take_map(symbol))?;
+        Ok(Grown { loaded: Loaded { ebpf, abilities: self.abilities }, tables })
+    }
+}
+
 impl Attachment {
     /// Puts the programs on all hooks. A pinned link of this cgroup gets the new program with no moment without one;
     /// where there is none a link is made. Then the maps that no program uses any more are removed.
@@ -315,18 +373,67 @@ impl Attachment {
             })?;
         }
         let path = self.bpffs.clone();
-        self.folders.finish().map_err(|source| LoadError::Pins { path, source })
+        self.folders.finish().map_err(|source| LoadError::Pins { path, source })?;
+        self.attached = true;
+        Ok(())
+    }
+
+    /// What makes larger maps, and may take its time.
+    #[must_use]
+    pub fn grower(&self) -> Grower {
+        let MapFolders { now, then, .. } = &self.folders;
+        Grower { now: now.clone(), then: then.clone(), abilities: self.loaded.abilities }
+    }
+
+    /// Puts larger maps in the place of those in use, with all that these hold, and the programs that use them on the hooks;
+    /// called under [`KernelStore::changing`]. No call of a client meets a moment without either. If it fails, everything
+    /// is as before.
+    pub fn switch(&mut self, grown: Grown, store: &KernelStore) -> Result<Residue, LoadError> {
+        let copied = grown.tables.copy_from(&store.tables())?;
+        let before = std::mem::replace(&mut self.loaded, grown.loaded);
+        let path = self.bpffs.clone();
+        let switched = self
+            .update_links()
+            .and_then(|()| self.folders.grow().map_err(|source| LoadError::Pins { path, source }));
+        if let Err(error) = switched {
+            self.loaded = before;
+            // Those of the hooks that have the new programs: the same again, which can fail no more than the first time.
+            self.update_links()?;
+            return Err(error);
+        }
+        Ok(store.replace(grown.tables, copied))
+    }
+
+    /// Puts the programs behind the links that there are, once this agent has attached: a link that somebody took away
+    /// stays away.
+    fn update_links(&mut self) -> Result<(), LoadError> {
+        if !self.attached {
+            return Ok(());
+        }
+        for hook in HOOKS {
+            let Some(link) = self.own_link(hook) else { continue };
+            let program = self.loaded.ebpf.program(hook).ok_or(LoadError::Object(missing(hook)))?;
+            let updated = program
+                .fd()
+                .map_err(|error| Box::new(error) as _)
+                .and_then(|program| Ok(sys::link_update(link.as_fd(), program.as_fd())?));
+            updated.map_err(|source| LoadError::Attach { hook, cgroup: self.cgroup_root.clone(), source })?;
+        }
+        Ok(())
+    }
+
+    /// The pinned link of a hook, if it is of this cgroup.
+    fn own_link(&self, hook: &str) -> Option<OwnedFd> {
+        let link = sys::obj_get(&pins::link(&self.bpffs, hook)).ok()?;
+        let info = sys::link_info(link.as_fd()).ok()?;
+        (info.cgroup == self.cgroup_id && info.attach_type == attach_type(hook)).then_some(link)
     }
 
     fn attach_hook(&mut self, hook: &'static str) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         let pin = pins::link(&self.bpffs, hook);
-        let existing = sys::obj_get(&pin).ok();
-        let ours = |link: BorrowedFd<'_>| {
-            sys::link_info(link)
-                .is_ok_and(|info| info.cgroup == self.cgroup_id && info.attach_type == attach_type(hook))
-        };
+        let existing = self.own_link(hook);
         let program = self.loaded.ebpf.program_mut(hook).ok_or("no such program")?;
-        if let Some(link) = existing.filter(|link| ours(link.as_fd())) {
+        if let Some(link) = existing {
             sys::link_update(link.as_fd(), program.fd()?.as_fd())?;
             return Ok(());
         }

@@ -7,12 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct Ranges {
     free: BTreeMap<u32, u32>,
     used: u32,
+    elements: u32,
 }
 
 impl Ranges {
     /// An array of that many elements, all free.
     pub(super) fn new(elements: u32) -> Self {
-        Self { free: (elements > 0).then_some((0, elements)).into_iter().collect(), used: 0 }
+        Self { free: (elements > 0).then_some((0, elements)).into_iter().collect(), used: 0, elements }
+    }
+
+    /// The array has so many elements now, not fewer than before: the new ones are free.
+    pub(super) fn extend(&mut self, elements: u32) {
+        let more = elements.saturating_sub(self.elements);
+        if more > 0 {
+            self.used += more;
+            let first = std::mem::replace(&mut self.elements, elements);
+            self.give(first, more);
+        }
     }
 
     /// Elements in use.
@@ -81,6 +92,11 @@ impl Numbers {
         Self { next: first, end, given_back: BTreeSet::new() }
     }
 
+    /// There are the numbers up to `end` now, without it; not fewer than before.
+    pub(super) fn extend(&mut self, end: u32) {
+        self.end = self.end.max(end);
+    }
+
     /// Takes a number; `None`: all are in use.
     pub(super) fn take(&mut self) -> Option<u32> {
         if let Some(number) = self.given_back.pop_first() {
@@ -144,6 +160,20 @@ mod tests {
         assert!(numbers.claim(3) && !numbers.claim(3) && !numbers.claim(0) && !numbers.claim(5));
         let rest: Vec<u32> = std::iter::from_fn(|| numbers.take()).collect();
         assert_eq!(rest, [1, 2, 4]);
+    }
+
+    #[test]
+    fn what_is_added_is_free_and_joins_what_was() {
+        let mut ranges = Ranges::new(10);
+        assert_eq!((ranges.take(8), ranges.take(4)), (Some(0), None));
+        ranges.extend(12);
+        assert_eq!((ranges.used(), ranges.take(4), ranges.take(1)), (8, Some(8), None));
+        ranges.extend(11);
+        assert_eq!(ranges.take(1), None);
+        let mut numbers = Numbers::new(0, 1);
+        assert_eq!((numbers.take(), numbers.take()), (Some(0), None));
+        numbers.extend(2);
+        assert_eq!((numbers.take(), numbers.take()), (Some(1), None));
     }
 
     proptest! {

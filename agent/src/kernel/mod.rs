@@ -13,10 +13,10 @@ mod sys;
 mod view;
 
 pub use grace::{Epoch, Grace};
-pub use layout::{Sizes, possible_cpus};
-pub use load::{Attachment, LoadError, Loaded, Opened, Trial, open, trials};
+pub use layout::{Room, Sizes, possible_cpus};
+pub use load::{Attachment, Grower, Grown, LoadError, Loaded, Opened, Trial, has_maps, open, trials};
 pub use pins::{CleanupError, LockError, cleanup};
 pub use programmer::{Clock, Failure, Programmer, Side, Unread, Written, service_group};
-pub use store::{KernelStore, Limits, RuntimeChange, Store, StoreError};
+pub use store::{KernelStore, Limits, Residue, RuntimeChange, Store, StoreError};
 pub use sys::monotonic;
 pub use view::{CounterTotals, Explained, ProgrammedFrontend, ProgrammedRung, View};

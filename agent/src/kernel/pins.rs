@@ -10,8 +10,8 @@ use balancing_datapath::HOOKS;
 use rustix::fs::{FlockOperation, Mode, OFlags};
 
 use super::{
-    layout::{Carry, MapDefinition},
-    sys,
+    layout::{self, Carry, MapDefinition, Sizes, definitions},
+    sys::{self, MapShape},
 };
 
 /// The folder of this product below a bpffs folder.
@@ -76,13 +76,33 @@ pub(super) struct MapFolders {
     pub(super) fresh: bool,
 }
 
-/// Finds the folder of maps of this layout with these shapes, or prepares a new one: maps whose content outlives a change
-/// are taken along.
-pub(super) fn map_folders(
-    bpffs: &Path,
-    layout: u32,
-    definitions: &[MapDefinition],
-) -> io::Result<MapFolders> {
+// bpffs refuses names with a dot.
+/// A folder beside that of a layout's maps.
+fn beside(then: &Path, what: &str) -> PathBuf {
+    let mut name = then.file_name().unwrap_or_default().to_owned();
+    name.push(what);
+    then.with_file_name(name)
+}
+
+/// Where larger maps are made and filled.
+pub(super) fn growing(then: &Path) -> PathBuf {
+    beside(then, "-grown")
+}
+
+/// Are maps of this layout pinned, in use or about to be?
+pub(super) fn exist(bpffs: &Path, layout: u32) -> bool {
+    let then = home(bpffs).join(format!("v{layout}"));
+    then.exists() || outgrown(&then).exists()
+}
+
+/// Where maps are that larger ones have replaced: there only while the larger ones wait for their name.
+fn outgrown(then: &Path) -> PathBuf {
+    beside(then, "-outgrown")
+}
+
+/// Finds the folder of maps of this layout, whatever their sizes, or prepares a new one for maps of these sizes: maps
+/// whose content outlives a change are taken along. Answers the sizes that the maps have or are to have.
+pub(super) fn map_folders(bpffs: &Path, layout: u32, sizes: Sizes) -> io::Result<(MapFolders, Sizes)> {
     let home = home(bpffs);
     for folder in ["links".as_ref(), Path::new("")] {
         match fs::create_dir(home.join(folder)) {
@@ -91,8 +111,8 @@ pub(super) fn map_folders(
         }
     }
     let then = home.join(format!("v{layout}"));
-    // bpffs refuses names with a dot.
-    let staging = home.join(format!("v{layout}-new"));
+    finish_growing(&then)?;
+    let staging = beside(&then, "-new");
     if staging.exists() {
         // A replacement that did not come to its end.
         remove_folder(&staging)?;
@@ -104,24 +124,104 @@ pub(super) fn map_folders(
         })
         .collect();
     if then.exists() {
-        if definitions.iter().all(|d| is_pinned(&then, d)) {
-            return Ok(MapFolders { now: then.clone(), then, old: others, fresh: false });
+        if let Some(sizes) = pinned_sizes(&then, sizes.stripes) {
+            return Ok((MapFolders { now: then.clone(), then, old: others, fresh: false }, sizes));
         }
+        let sizes = carried_sizes(sizes, std::slice::from_ref(&then));
+        let all = all_definitions(&sizes);
         fs::create_dir(&staging)?;
-        carry(&then, &staging, definitions, Carry::Always)?;
+        carry(&then, &staging, all.iter().filter(|d| d.carry == Carry::Always))?;
         // Only together: limits and callers go by the index that the names give a policy.
-        if definitions.iter().filter(|d| d.carry == Carry::SameLayout).all(|d| is_pinned(&then, d)) {
-            carry(&then, &staging, definitions, Carry::SameLayout)?;
+        let together = || all.iter().filter(|d| d.carry == Carry::SameLayout);
+        if together().all(|d| is_pinned(&then, d)) {
+            carry(&then, &staging, together())?;
         }
         let old = others.into_iter().chain([then.clone()]).collect();
-        return Ok(MapFolders { now: staging, then, old, fresh: true });
+        return Ok((MapFolders { now: staging, then, old, fresh: true }, sizes));
     }
     // Staged also where there are none yet: maps in `then` are filled ones, whenever an agent was killed.
     fs::create_dir(&staging)?;
+    let sizes = carried_sizes(sizes, &others);
     for other in &others {
-        carry(other, &staging, definitions, Carry::Always)?;
+        carry(other, &staging, all_definitions(&sizes).iter().filter(|d| d.carry == Carry::Always))?;
     }
-    Ok(MapFolders { now: staging, then, old: others, fresh: true })
+    Ok((MapFolders { now: staging, then, old: others, fresh: true }, sizes))
+}
+
+/// Larger maps were being made when an agent ended. They count from the moment when those that they replace have made
+/// room for them: from then on they are filled, and programs use them.
+fn finish_growing(then: &Path) -> io::Result<()> {
+    let (grown, old) = (growing(then), outgrown(then));
+    if old.exists() && grown.exists() && !then.exists() {
+        fs::rename(&grown, then)?;
+    }
+    for folder in [grown, old] {
+        if folder.exists() {
+            remove_folder(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+fn all_definitions(sizes: &Sizes) -> Vec<MapDefinition> {
+    let mut all = definitions(sizes);
+    all.push(layout::policy_names(sizes));
+    all
+}
+
+/// The sizes of the maps in a folder, if all are there and fit together.
+fn pinned_sizes(folder: &Path, stripes: u32) -> Option<Sizes> {
+    let entries = |name: &str| Some(shape(folder, name)?.entries);
+    let sizes = Sizes {
+        frontends: entries("frontends")?,
+        slots: entries("slots")?,
+        spares: entries("spares")?,
+        backends: entries("backends")? / stripes,
+        policies: entries("policies")?,
+        callers: entries("callers")?,
+        affinity: entries("affinity")?,
+        udp_sockets: entries("udp_slots")?,
+        tcp_sockets: entries("tcp_slots")?,
+        events: entries("events")?,
+        stripes,
+    };
+    all_definitions(&sizes).iter().all(|d| is_pinned(folder, d)).then_some(sizes)
+}
+
+/// These sizes, but for maps that outlive a change of layout: those keep the size they have.
+fn carried_sizes(mut sizes: Sizes, folders: &[PathBuf]) -> Sizes {
+    for definition in definitions(&sizes).iter().filter(|d| d.carry == Carry::Always) {
+        let size = match definition.name {
+            "affinity" => &mut sizes.affinity,
+            "udp_slots" => &mut sizes.udp_sockets,
+            "tcp_slots" => &mut sizes.tcp_sockets,
+            _ => continue,
+        };
+        let found = folders.iter().filter_map(|folder| shape(folder, definition.name));
+        let same =
+            |found: &MapShape| MapShape { entries: definition.shape.entries, ..*found } == definition.shape;
+        if let Some(found) = found.into_iter().find(same) {
+            *size = found.entries;
+        }
+    }
+    sizes
+}
+
+fn shape(folder: &Path, name: &str) -> Option<MapShape> {
+    let map = sys::obj_get(&folder.join(name)).ok()?;
+    sys::map_info(map.as_fd()).ok()
+}
+
+/// Makes a folder for maps of other sizes than those in `now`, with those in it whose size is the same.
+pub(super) fn prepare_growing(now: &Path, then: &Path, sizes: &Sizes) -> io::Result<PathBuf> {
+    let folder = growing(then);
+    if folder.exists() {
+        // An attempt before this one failed.
+        remove_folder(&folder)?;
+    }
+    fs::create_dir(&folder)?;
+    carry(now, &folder, all_definitions(sizes).iter())?;
+    Ok(folder)
 }
 
 /// Is the map pinned in this folder, in this shape?
@@ -134,9 +234,9 @@ fn pinned(folder: &Path, definition: &MapDefinition) -> Option<OwnedFd> {
     (sys::map_info(map.as_fd()).ok()? == definition.shape).then_some(map)
 }
 
-/// Pins in `to` the maps of one kind that are pinned in `from` in this shape: they go on being used.
-fn carry(from: &Path, to: &Path, definitions: &[MapDefinition], which: Carry) -> io::Result<()> {
-    for definition in definitions.iter().filter(|d| d.carry == which) {
+/// Pins in `to` those of these maps that are pinned in `from` in this shape: they go on being used.
+fn carry<'a>(from: &Path, to: &Path, definitions: impl Iterator<Item = &'a MapDefinition>) -> io::Result<()> {
+    for definition in definitions {
         let target = to.join(definition.name);
         if let Some(map) = pinned(from, definition)
             && !target.exists()
@@ -148,6 +248,27 @@ fn carry(from: &Path, to: &Path, definitions: &[MapDefinition], which: Carry) ->
 }
 
 impl MapFolders {
+    /// Puts the grown maps in the place of those in `now`. Whenever this is cut short, the next start finds one or the
+    /// other, whole.
+    pub(super) fn grow(&mut self) -> io::Result<()> {
+        let grown = growing(&self.then);
+        if self.now != self.then {
+            // No program uses these.
+            remove_folder(&self.now)?;
+            return fs::rename(&grown, &self.now);
+        }
+        let old = outgrown(&self.then);
+        fs::rename(&self.then, &old)?;
+        if let Err(error) = fs::rename(&grown, &self.then) {
+            fs::rename(&old, &self.then)?;
+            return Err(error);
+        }
+        if let Err(error) = remove_folder(&old) {
+            tracing::warn!(%error, folder = %old.display(), "failed to remove maps that have been replaced");
+        }
+        Ok(())
+    }
+
     /// The programs use the maps in `now`: removes the others and gives `now` its name.
     pub(super) fn finish(&mut self) -> io::Result<()> {
         for old in std::mem::take(&mut self.old) {

@@ -19,6 +19,7 @@ use balancing_datapath::{
 
 use super::{
     grace::{Epoch, Grace},
+    layout::{Room, is_tight},
     memory::{Numbers, Ranges},
     store::{Store, StoreError, ladder_of},
 };
@@ -171,7 +172,7 @@ enum Retired {
 }
 
 enum Problem {
-    /// Room is on its way: after the next grace period.
+    /// Room is on its way: after the next grace period, or in larger maps.
     Later,
     Failed(Failure),
 }
@@ -181,6 +182,18 @@ impl From<StoreError> for Problem {
         let source = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
         Self::Failed(Failure::Write(format!("{error}{source}")))
     }
+}
+
+/// Whether the maps can become larger.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+enum Growth {
+    /// As soon as it is asked for.
+    #[default]
+    Possible,
+    /// Larger ones are being made.
+    UnderWay,
+    /// They could not be made, for this reason.
+    Failed(String),
 }
 
 /// Keeps the maps equal to the desired state.
@@ -207,6 +220,11 @@ pub struct Programmer<S, C> {
     /// Callers were removed since policies were last tried again.
     callers_left: bool,
     written: Written,
+    /// What the maps may grow to.
+    most: Room,
+    growth: Growth,
+    /// What was found full, though the maps may grow, and nothing in it is about to become free.
+    short: Room,
     /// After this epoch readers of what an earlier agent took away are gone: nothing is used before.
     usable_after: Epoch,
 }
@@ -234,6 +252,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             caller_count: 0,
             callers_left: false,
             written: Written::default(),
+            most: Room { frontends: limits.frontends, backends: limits.backends },
+            growth: Growth::default(),
+            short: Room::default(),
             usable_after: 0,
             store,
         };
@@ -247,6 +268,95 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             this.usable_after = free_after;
         }
         Ok(this)
+    }
+
+    /// The maps may become larger, up to this; without it they are as large as they may be. Where they are larger already
+    /// no more is used of them.
+    #[must_use]
+    pub fn up_to(mut self, most: Room) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// What the maps need room for, if it is time to make larger ones: then [`Self::growing`] is to be told, and in the end
+    /// [`Self::grown`] or [`Self::growth_failed`]. A map that is short of room asks for more than it has; one that
+    /// is nearly full for what is in it.
+    #[must_use]
+    pub fn wanted_room(&self) -> Option<Room> {
+        if self.growth != Growth::Possible {
+            return None;
+        }
+        let limits = self.store.limits();
+        let need = self.need();
+        let asked = Room {
+            frontends: need.frontends.max(self.short.frontends).min(self.most.frontends),
+            backends: need.backends.max(self.short.backends).min(self.most.backends),
+        };
+        let tight = is_tight(asked.frontends, limits.frontends, self.most.frontends)
+            || is_tight(asked.backends, limits.backends, self.most.backends);
+        tight.then_some(asked)
+    }
+
+    /// What is programmed and what waits for room.
+    fn need(&self) -> Room {
+        let leaving: u32 = self
+            .retired
+            .iter()
+            .map(|(_, what)| if let Retired::Range { count, .. } = what { *count } else { 0 })
+            .sum();
+        let mut need = Room {
+            frontends: self.entries.len() as u32,
+            backends: self.ranges.used().saturating_sub(leaving),
+        };
+        let waiting = self.waiting.iter().filter_map(|(frontend, ladder)| Some((frontend, ladder.as_ref()?)));
+        for (frontend, ladder) in waiting {
+            need.frontends += u32::from(!self.entries.contains_key(&key_of(frontend)));
+            let rungs = [
+                ladder.policy.as_ref().map_or(0, |rung| rung.backends.len()),
+                ladder.service.as_ref().map_or(0, |rung| rung.backends.len()),
+            ];
+            need.backends = rungs.iter().fold(need.backends, |sum, &count| sum.saturating_add(count as u32));
+        }
+        need
+    }
+
+    /// Larger maps are being made.
+    pub fn growing(&mut self) {
+        self.growth = Growth::UnderWay;
+    }
+
+    /// The maps are larger now, with the same content at the same places. Programs may be at the smaller ones still, and
+    /// count there: nothing that is on its way to be free is so before they have left.
+    pub fn grown(&mut self) {
+        let limits = self.store.limits();
+        self.ranges.extend(limits.backends);
+        self.slots.extend(limits.slots);
+        let left = self.clock.next();
+        for (epoch, _) in &mut self.retired {
+            *epoch = left.max(*epoch);
+        }
+        self.try_growth_again();
+    }
+
+    /// Larger maps could not be made. What needs them fails, until it is tried again.
+    pub fn growth_failed(&mut self, reason: String) {
+        self.growth = Growth::Failed(reason);
+        self.retry();
+        self.finish();
+    }
+
+    /// Could larger maps not be made?
+    #[must_use]
+    pub fn has_failed_to_grow(&self) -> bool {
+        matches!(self.growth, Growth::Failed(_))
+    }
+
+    /// Whatever was in the way of larger maps may be gone.
+    pub fn try_growth_again(&mut self) {
+        self.growth = Growth::Possible;
+        self.short = Room::default();
+        self.retry();
+        self.finish();
     }
 
     fn adopt_policies(&mut self) -> Result<(), StoreError> {
@@ -453,7 +563,10 @@ impl<S: Store, C: Clock> Programmer<S, C> {
     /// The epoch that has to pass next, if something waits for one.
     #[must_use]
     pub fn wanted_epoch(&self) -> Option<Epoch> {
-        let waiting = (!self.is_settled() || !self.away.is_empty()).then(|| self.clock.next());
+        // What waits for larger maps alone has nothing of a grace period.
+        let short = self.growth == Growth::UnderWay && self.short != Room::default();
+        let waits_for_grace = !self.is_settled() && !short;
+        let waiting = (waits_for_grace || !self.away.is_empty()).then(|| self.clock.next());
         let taken_over = (self.usable_after > self.clock.completed()).then_some(self.usable_after);
         let waiting = waiting.into_iter().chain(taken_over);
         self.retired.iter().map(|(epoch, _)| *epoch).chain(waiting).max()
@@ -481,13 +594,13 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         self.policies.get(policy).map(|entry| entry.index)
     }
 
-    /// Fill of the maps: (name, entries in use, capacity).
+    /// Fill of the maps: (name, entries in use, entries there may be).
     #[must_use]
     pub fn fill(&self) -> Vec<(&'static str, u64, u64)> {
         let limits = self.store.limits();
         vec![
-            ("frontends", self.entries.len() as u64, limits.frontends.into()),
-            ("backends", self.ranges.used().into(), limits.backends.into()),
+            ("frontends", self.entries.len() as u64, self.most.frontends.into()),
+            ("backends", self.ranges.used().into(), self.most.backends.into()),
             ("policies", self.policies.len() as u64, u64::from(limits.policies) - 1),
             ("callers", self.caller_count.into(), limits.callers.into()),
         ]
@@ -532,7 +645,8 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             return Err(Problem::Later);
         }
         let Some(index) = self.policy_numbers.take() else {
-            return Err(self.full("policies", self.store.limits().policies - 1));
+            let capacity = self.store.limits().policies - 1;
+            return Err(self.full("policies", capacity));
         };
         if let Err(error) = self.store.name_policy(index, policy) {
             self.policy_numbers.give(index);
@@ -790,12 +904,16 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         policy_wanted: &[desired::Backend],
         service_wanted: &[desired::Backend],
     ) -> Result<(), Problem> {
-        let capacity = self.store.limits().frontends;
-        if self.entries.len() as u32 >= capacity {
+        let capacity = self.most.frontends;
+        let count = self.entries.len() as u32;
+        if count >= capacity {
             return Err(Problem::Failed(Failure::MapFull { map: "frontends", capacity }));
         }
         if !self.may_use() {
             return Err(Problem::Later);
+        }
+        if count >= self.store.limits().frontends {
+            return Err(self.too_small("frontends"));
         }
         let Some(slot) = self.slots.take() else { return Err(self.full("frontends", capacity)) };
         let written = self
@@ -963,8 +1081,9 @@ impl<S: Store, C: Clock> Programmer<S, C> {
             return Ok((Rung::default(), Vec::new()));
         }
         let count = wanted.len() as u32;
-        let capacity = self.store.limits().backends;
-        let Some(first) = self.ranges.take(count) else { return Err(self.full("backends", capacity)) };
+        let Some(first) = self.take_range(count) else {
+            return Err(self.full("backends", self.most.backends));
+        };
         let before: HashMap<(Addr, u16), u32> = (old.first..old.first + old.count)
             .map(|index| (index, self.store.backend(index)))
             .map(|(index, backend)| ((backend.addr, backend.port), index))
@@ -1025,13 +1144,40 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         self.retired.push((epoch, what));
     }
 
-    /// No room: is some on its way, or is the map full?
-    fn full(&self, map: &'static str, capacity: u32) -> Problem {
-        if self.retired.is_empty() && self.may_use() {
-            Problem::Failed(Failure::MapFull { map, capacity })
-        } else {
-            Problem::Later
+    /// A range of backends, unless more would be in use than there may be.
+    fn take_range(&mut self, count: u32) -> Option<u32> {
+        let in_use = self.ranges.used().saturating_add(count);
+        (in_use <= self.most.backends).then(|| self.ranges.take(count)).flatten()
+    }
+
+    /// No room: is some on its way, can the map grow, or is it full? `capacity`: what it may hold at the most.
+    fn full(&mut self, map: &'static str, capacity: u32) -> Problem {
+        if !self.retired.is_empty() || !self.may_use() {
+            return Problem::Later;
         }
+        let limits = self.store.limits();
+        let grows = match map {
+            "frontends" => limits.frontends < self.most.frontends,
+            "backends" => limits.backends < self.most.backends,
+            _ => false,
+        };
+        if grows { self.too_small(map) } else { Problem::Failed(Failure::MapFull { map, capacity }) }
+    }
+
+    /// The map has to grow, unless that has just failed.
+    fn too_small(&mut self, map: &'static str) -> Problem {
+        if let Growth::Failed(reason) = &self.growth {
+            return Problem::Failed(Failure::Write(format!(
+                "map {map} is too small and did not grow: {reason}"
+            )));
+        }
+        let limits = self.store.limits();
+        if map == "frontends" {
+            self.short.frontends = limits.frontends.saturating_add(1);
+        } else {
+            self.short.backends = limits.backends.saturating_add(1);
+        }
+        Problem::Later
     }
 
     /// May anything that is free be used?

@@ -16,12 +16,13 @@ use aya::{
 };
 use balancing_api::policy::{PolicyKind, PolicyRef};
 use balancing_datapath::{
-    Backend, CallerKey, Frontend, FrontendCounters, FrontendKey, Policy, PolicyCounters, Runtime, SPARE, Slot,
+    Backend, CallerKey, Frontend, FrontendCounters, FrontendKey, Policy, PolicyCounters, Rung, Runtime,
+    SPARE, Slot,
 };
 
 use super::{
     index::Index,
-    layout::{POLICY_NAME_SIZE, Sizes, slots},
+    layout::{POLICY_NAME_SIZE, Sizes},
     programmer::Side,
     sys::{Mapped, release_fence},
 };
@@ -49,7 +50,7 @@ pub enum StoreError {
     },
 }
 
-/// How much there is room for.
+/// How much there is room for now.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Frontends.
@@ -189,20 +190,130 @@ impl<K: Pod + Eq + std::hash::Hash, V: Pod> Hash<K, V> {
     }
 }
 
-/// The kernel's maps.
-pub struct KernelStore {
-    sizes: Sizes,
+/// The maps that grow with the node's need: what their elements say lies at the same indices in larger ones.
+pub(super) struct Tables {
+    pub(super) sizes: Sizes,
     frontends: Hash<FrontendKey, u32>,
     index: Mutex<Index<Mapped<u64>>>,
+    pub(super) slots: Mapped<Slot>,
+    pub(super) backends: Mapped<Backend>,
+    pub(super) frontend_counters: Mapped<FrontendCounters>,
+}
+
+impl Tables {
+    /// Takes the maps that the object's programs use; `take` gives each by its name in the object.
+    pub(super) fn new(
+        sizes: Sizes,
+        mut take: impl FnMut(&'static str) -> Option<Map>,
+    ) -> Result<Self, StoreError> {
+        Ok(Self {
+            sizes,
+            frontends: Hash::new("frontends", taken("frontends", take("FRONTENDS"))?)?,
+            index: Mutex::new(Index::new(mapped("index", take("INDEX"))?)),
+            slots: mapped("slots", take("SLOTS"))?,
+            backends: mapped("backends", take("BACKENDS"))?,
+            frontend_counters: mapped("frontend_counters", take("FRONTEND_COUNTERS"))?,
+        })
+    }
+
+    /// Index of a backend in each stripe; in the first user space adds to the counter.
+    fn copies(&self, index: u32) -> impl Iterator<Item = usize> + use<> {
+        let (stripes, length) = (self.sizes.stripes as usize, self.sizes.backends as usize);
+        (0..stripes).map(move |stripe| stripe * length + index as usize)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index<Mapped<u64>>> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Fills these maps, which no program uses yet, with what smaller ones hold, while nobody but programs changes those.
+    /// What is counted there from now on is told by what is returned.
+    pub(super) fn copy_from(&self, old: &Self) -> Result<Counted, StoreError> {
+        for slot in 0..old.slots.len() {
+            self.slots.write(slot, old.slots.read(slot));
+        }
+        let frontends = (0..old.frontend_counters.len()).map(|slot| {
+            let counters = old.frontend_counters.read(slot);
+            self.frontend_counters.write(slot, counters);
+            counters
+        });
+        let frontends = frontends.collect();
+        let mut backends = Vec::with_capacity(old.backends.len());
+        for index in 0..old.sizes.backends {
+            for (from, to) in old.copies(index).zip(self.copies(index)) {
+                let backend = old.backends.read(from);
+                self.backends.write(to, backend);
+                backends.push(backend.counter);
+            }
+        }
+        release_fence();
+        let all: Vec<_> = old.frontends.all()?.into_iter().collect();
+        for (key, slot) in &all {
+            self.frontends.insert(key, *slot)?;
+        }
+        self.index().repair(&all);
+        Ok(Counted { frontends, backends })
+    }
+
+    /// Adds what programs have counted in `old` since it was copied.
+    fn add_late(&self, old: &Self, copied: &Counted) {
+        let mut seen = copied.backends.iter();
+        for index in 0..old.sizes.backends {
+            for (from, to) in old.copies(index).zip(self.copies(index)) {
+                let late = old.backends.read(from).counter.wrapping_sub(*seen.next().unwrap_or(&0));
+                if late != 0 {
+                    let counter = self.backends.word64(to, offset_of!(Backend, counter));
+                    counter.fetch_add(late, Ordering::Relaxed);
+                }
+            }
+        }
+        for (slot, copied) in copied.frontends.iter().enumerate() {
+            let now = old.frontend_counters.read(slot);
+            // The others are written by user space, which writes to the new maps.
+            for (late, offset) in [
+                (now.qos_drops.wrapping_sub(copied.qos_drops), offset_of!(FrontendCounters, qos_drops)),
+                (now.refusals.wrapping_sub(copied.refusals), offset_of!(FrontendCounters, refusals)),
+            ] {
+                if late != 0 {
+                    self.frontend_counters.word64(slot, offset).fetch_add(late, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+}
+
+/// Counters at the moment when they were copied, in the order of their elements.
+pub(super) struct Counted {
+    frontends: Vec<FrontendCounters>,
+    backends: Vec<u64>,
+}
+
+/// Maps that were replaced by larger ones, until the last program has left them.
+pub struct Residue {
+    old: Tables,
+    copied: Counted,
+}
+
+fn taken(map: &'static str, found: Option<Map>) -> Result<Map, StoreError> {
+    found.ok_or_else(|| StoreError::Open { map, source: io::Error::from(io::ErrorKind::NotFound) })
+}
+
+fn mapped<T: Copy>(map: &'static str, found: Option<Map>) -> Result<Mapped<T>, StoreError> {
+    let Map::Array(data) = taken(map, found)? else {
+        return Err(StoreError::Open { map, source: io::Error::from(io::ErrorKind::InvalidData) });
+    };
+    Mapped::new(data.fd().as_fd()).map_err(|source| StoreError::Open { map, source })
+}
+
+/// The kernel's maps.
+pub struct KernelStore {
     callers: Hash<CallerKey, u32>,
     names: Hash<u32, NameValue>,
     policy_counters: Mutex<PerCpuArray<MapData, PolicyCounters>>,
-    pub(super) slots: Mapped<Slot>,
     pub(super) spares: Mapped<Frontend>,
-    pub(super) backends: Mapped<Backend>,
     pub(super) policies: Mapped<Policy>,
-    pub(super) frontend_counters: Mapped<FrontendCounters>,
     pub(super) runtime: Mapped<Runtime>,
+    tables: RwLock<Tables>,
     changing: RwLock<()>,
 }
 
@@ -217,31 +328,37 @@ impl KernelStore {
         names: MapData,
         mut take: impl FnMut(&'static str) -> Option<Map>,
     ) -> Result<Self, StoreError> {
-        let missing = |map| StoreError::Open { map, source: io::Error::from(io::ErrorKind::NotFound) };
-        let mut get = |map: &'static str| take(map).ok_or_else(|| missing(map));
-        fn mapped<T: Copy>(map: &'static str, data: &Map) -> Result<Mapped<T>, StoreError> {
-            let Map::Array(data) = data else {
-                return Err(StoreError::Open { map, source: io::Error::from(io::ErrorKind::InvalidData) });
-            };
-            Mapped::new(data.fd().as_fd()).map_err(|source| StoreError::Open { map, source })
-        }
         Ok(Self {
-            sizes,
-            frontends: Hash::new("frontends", get("FRONTENDS")?)?,
-            index: Mutex::new(Index::new(mapped("index", &get("INDEX")?)?)),
-            callers: Hash::new("callers", get("CALLERS")?)?,
+            callers: Hash::new("callers", taken("callers", take("CALLERS"))?)?,
             names: Hash::new("policy_names", Map::HashMap(names))?,
             policy_counters: Mutex::new(
-                get("POLICY_COUNTERS")?.try_into().map_err(map_error("policy_counters", "open"))?,
+                taken("policy_counters", take("POLICY_COUNTERS"))?
+                    .try_into()
+                    .map_err(map_error("policy_counters", "open"))?,
             ),
-            slots: mapped("slots", &get("SLOTS")?)?,
-            spares: mapped("spares", &get("SPARES")?)?,
-            backends: mapped("backends", &get("BACKENDS")?)?,
-            policies: mapped("policies", &get("POLICIES")?)?,
-            frontend_counters: mapped("frontend_counters", &get("FRONTEND_COUNTERS")?)?,
-            runtime: mapped("runtime", &get("RUNTIME")?)?,
+            spares: mapped("spares", take("SPARES"))?,
+            policies: mapped("policies", take("POLICIES"))?,
+            runtime: mapped("runtime", take("RUNTIME"))?,
+            tables: RwLock::new(Tables::new(sizes, take)?),
             changing: RwLock::new(()),
         })
+    }
+
+    /// The maps that grow. Readers hold [`Self::reading`], so that all they read is of the same maps.
+    pub(super) fn tables(&self) -> RwLockReadGuard<'_, Tables> {
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts other maps in the place of those that grow; called under [`Self::changing`], once the programs use them.
+    pub(super) fn replace(&self, tables: Tables, copied: Counted) -> Residue {
+        let mut now = self.tables.write().unwrap_or_else(PoisonError::into_inner);
+        Residue { old: std::mem::replace(&mut now, tables), copied }
+    }
+
+    /// Takes over what programs have counted in maps that were replaced; called under [`Self::changing`], when a grace
+    /// period has passed since.
+    pub fn settle(&self, residue: Residue) {
+        self.tables().add_late(&residue.old, &residue.copied);
     }
 
     /// Held by whoever changes the maps: grace periods protect the kernel's readers, not those in user space.
@@ -256,8 +373,8 @@ impl KernelStore {
 
     /// Sizes of the maps.
     #[must_use]
-    pub fn sizes(&self) -> &Sizes {
-        &self.sizes
+    pub fn sizes(&self) -> Sizes {
+        self.tables().sizes
     }
 
     pub(super) fn policy_counters(&self, index: u32) -> Result<PolicyCounters, StoreError> {
@@ -283,24 +400,33 @@ impl KernelStore {
 
     /// The ladder in use of a slot.
     pub(super) fn ladder(&self, slot: u32) -> Frontend {
-        let slot = self.slots.read(slot as usize);
+        let slot = self.tables().slots.read(slot as usize);
         ladder_of(&slot, |spare| self.spares.read(spare as usize))
     }
 
     /// A frontend's own counters: without those of its backends.
     pub(super) fn frontend_counters(&self, slot: u32) -> FrontendCounters {
-        self.frontend_counters.read(slot as usize)
-    }
-
-    /// Index of a backend in each stripe; in the first user space adds to the counter.
-    fn copies(&self, index: u32) -> impl Iterator<Item = usize> + use<> {
-        let (stripes, length) = (self.sizes.stripes as usize, self.sizes.backends as usize);
-        (0..stripes).map(move |stripe| stripe * length + index as usize)
+        self.tables().frontend_counters.read(slot as usize)
     }
 
     /// Sum of a backend's counter over the stripes.
     pub(super) fn backend_counter(&self, index: u32) -> u64 {
-        self.copies(index).map(|at| self.backends.read(at).counter).sum()
+        let tables = self.tables();
+        tables.copies(index).map(|at| tables.backends.read(at).counter).sum()
+    }
+
+    /// A backend; `None`: there is none of that index.
+    pub(super) fn backend(&self, index: u32) -> Option<Backend> {
+        let tables = self.tables();
+        (index < tables.sizes.backends).then(|| tables.backends.read(index as usize))
+    }
+
+    /// The backends of a rung, as far as they exist.
+    pub(super) fn backends_of(&self, rung: Rung) -> Vec<Backend> {
+        let tables = self.tables();
+        (rung.first..rung.first.saturating_add(rung.count).min(tables.sizes.backends))
+            .map(|index| tables.backends.read(index as usize))
+            .collect()
     }
 
     /// Changes what the programs read of the running configuration.
@@ -341,16 +467,12 @@ impl KernelStore {
 
     /// Slot of a frontend.
     pub(super) fn slot_of(&self, key: &FrontendKey) -> Result<Option<u32>, StoreError> {
-        self.frontends.get(key)
-    }
-
-    fn index(&self) -> MutexGuard<'_, Index<Mapped<u64>>> {
-        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+        self.tables().frontends.get(key)
     }
 
     /// Every frontend and its slot.
     pub(super) fn all_frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
-        Ok(self.frontends.all()?.into_iter().collect())
+        Ok(self.tables().frontends.all()?.into_iter().collect())
     }
 
     /// Every caller and the class it belongs to.
@@ -409,43 +531,40 @@ const fn half_offset(half: u32) -> usize {
 
 impl Store for Arc<KernelStore> {
     fn limits(&self) -> Limits {
-        Limits {
-            frontends: self.sizes.frontends,
-            slots: slots(&self.sizes),
-            spares: self.sizes.spares,
-            backends: self.sizes.backends,
-            policies: self.sizes.policies,
-            callers: self.sizes.callers,
-        }
+        let Sizes { frontends, slots, spares, backends, policies, callers, .. } = self.sizes();
+        Limits { frontends, slots, spares, backends, policies, callers }
     }
 
     fn frontends(&self) -> Result<Vec<(FrontendKey, u32)>, StoreError> {
         let frontends = self.all_frontends()?;
-        self.index().repair(&frontends);
+        self.tables().index().repair(&frontends);
         Ok(frontends)
     }
 
     fn insert_frontend(&mut self, key: &FrontendKey, slot: u32) -> Result<(), StoreError> {
         release_fence();
-        self.frontends.insert(key, slot)?;
-        self.index().insert(key, slot);
+        let tables = self.tables();
+        tables.frontends.insert(key, slot)?;
+        tables.index().insert(key, slot);
         Ok(())
     }
 
     fn remove_frontend(&mut self, key: &FrontendKey) -> Result<(), StoreError> {
-        if let Some(slot) = self.frontends.get(key)? {
-            self.index().remove(key, slot);
+        let tables = self.tables();
+        if let Some(slot) = tables.frontends.get(key)? {
+            tables.index().remove(key, slot);
         }
-        self.frontends.remove(key)
+        tables.frontends.remove(key)
     }
 
     fn slot(&self, slot: u32) -> Slot {
-        self.slots.read(slot as usize)
+        self.tables().slots.read(slot as usize)
     }
 
     fn init_slot(&mut self, slot: u32, key: &FrontendKey, frontend: Frontend) {
-        self.frontend_counters.write(slot as usize, FrontendCounters::default());
-        self.slots.write(
+        let tables = self.tables();
+        tables.frontend_counters.write(slot as usize, FrontendCounters::default());
+        tables.slots.write(
             slot as usize,
             Slot { key: *key, active: 0, spare: 0, halves: [frontend; 2], padding: [0; 4] },
         );
@@ -458,31 +577,33 @@ impl Store for Arc<KernelStore> {
     fn fill(&mut self, slot: u32, place: u32, frontend: Frontend) {
         match place.checked_sub(SPARE) {
             Some(spare) => self.spares.write(spare as usize, frontend),
-            None => self.slots.write_part(slot as usize, half_offset(place), frontend),
+            None => self.tables().slots.write_part(slot as usize, half_offset(place), frontend),
         }
     }
 
     fn set_flags(&mut self, slot: u32, place: u32, flags: u32) {
         let offset = offset_of!(Frontend, flags);
+        let tables = self.tables();
         let word = match place.checked_sub(SPARE) {
             Some(spare) => self.spares.word32(spare as usize, offset),
-            None => self.slots.word32(slot as usize, half_offset(place) + offset),
+            None => tables.slots.word32(slot as usize, half_offset(place) + offset),
         };
         word.store(flags, Ordering::Release);
     }
 
     fn activate(&mut self, slot: u32, place: u32) {
-        self.slots.word32(slot as usize, offset_of!(Slot, active)).store(place, Ordering::Release);
+        self.tables().slots.word32(slot as usize, offset_of!(Slot, active)).store(place, Ordering::Release);
     }
 
     fn backend(&self, index: u32) -> Backend {
-        self.backends.read(index as usize)
+        self.tables().backends.read(index as usize)
     }
 
     fn write_backend(&mut self, index: u32, backend: Backend) {
-        for (stripe, at) in self.copies(index).enumerate() {
+        let tables = self.tables();
+        for (stripe, at) in tables.copies(index).enumerate() {
             let counter = if stripe == 0 { backend.counter } else { 0 };
-            self.backends.write(at, Backend { counter, ..backend });
+            tables.backends.write(at, Backend { counter, ..backend });
         }
     }
 
@@ -491,7 +612,8 @@ impl Store for Arc<KernelStore> {
     }
 
     fn add_to_counter(&mut self, index: u32, count: u64) {
-        self.backends
+        self.tables()
+            .backends
             .word64(index as usize, offset_of!(Backend, counter))
             .fetch_add(count, Ordering::Relaxed);
     }
@@ -501,7 +623,7 @@ impl Store for Arc<KernelStore> {
             Side::Policy => offset_of!(FrontendCounters, taken),
             Side::Service => offset_of!(FrontendCounters, resolved),
         };
-        self.frontend_counters.word64(slot as usize, offset).fetch_add(count, Ordering::Relaxed);
+        self.tables().frontend_counters.word64(slot as usize, offset).fetch_add(count, Ordering::Relaxed);
     }
 
     fn policy_names(&self) -> Result<Vec<(u32, PolicyRef)>, StoreError> {

@@ -194,7 +194,7 @@ impl View {
         rung: Rung,
     ) -> u64 {
         let mut sum = 0;
-        for (backend, index) in self.records(rung).into_iter().zip(rung.first..) {
+        for (backend, index) in self.store.backends_of(rung).into_iter().zip(rung.first..) {
             let count = self.store.backend_counter(index);
             sum += count;
             let (address, port) = (ip_from_addr(&backend.addr), u16::from_be(backend.port));
@@ -203,16 +203,13 @@ impl View {
         sum
     }
 
-    fn records(&self, rung: Rung) -> Vec<Backend> {
-        let all = self.store.backends.len();
-        (rung.first as usize..(rung.first as usize + rung.count as usize).min(all))
-            .map(|index| self.store.backends.read(index))
-            .collect()
-    }
-
     fn backends(&self, rung: Rung) -> Vec<(IpAddr, u16)> {
-        let mut backends: Vec<(IpAddr, u16)> =
-            self.records(rung).iter().map(|b| (ip_from_addr(&b.addr), u16::from_be(b.port))).collect();
+        let mut backends: Vec<(IpAddr, u16)> = self
+            .store
+            .backends_of(rung)
+            .iter()
+            .map(|b| (ip_from_addr(&b.addr), u16::from_be(b.port)))
+            .collect();
         backends.sort_unstable();
         backends
     }
@@ -280,8 +277,7 @@ impl Maps for Live<'_> {
     }
 
     fn backend(&self, index: u32) -> Option<Backend> {
-        let backends = &self.view.store.backends;
-        ((index as usize) < backends.len()).then(|| backends.read(index as usize))
+        self.view.store.backend(index)
     }
 
     fn exempt(&self, policy: u32) -> bool {
