@@ -35,6 +35,9 @@ pub type PodCgroups = BTreeMap<String, BTreeSet<CgroupAt>>;
 pub struct Changes {
     /// All cgroups of each pod that has got or lost one; an empty set: the pod has none any more.
     pub pods: PodCgroups,
+    /// Pods in whose cgroups a process appeared (true), or the last one ended (false). A new pod has none at first, and
+    /// is not named.
+    pub alive: BTreeMap<String, bool>,
     /// All that could not be looked at; pods below are not found.
     pub problems: BTreeMap<PathBuf, String>,
 }

@@ -44,6 +44,7 @@ fn context(world: &World, resolution: ServiceResolution) -> NodeContext {
         default_limit: 0,
         own_cgroups: BTreeSet::from([7]),
         pod_cgroups: pods.map(|(name, ..)| (Text::from(format!("uid-{name}")), vec![cgroup(name)])).collect(),
+        ..NodeContext::default()
     }
 }
 

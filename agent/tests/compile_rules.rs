@@ -101,7 +101,9 @@ impl Bed {
     }
 
     fn add(&mut self, objects: &[&str]) {
-        let (records, _) = manifests::objects(&objects.join("\n---\n"), &mut Converter::default());
+        let operator = self.context.cluster.then(|| "elf".into());
+        let mut converter = Converter { operator, ..Converter::default() };
+        let (records, _) = manifests::objects(&objects.join("\n---\n"), &mut converter);
         let dirty = self.snapshot.apply(records.into_iter().map(ObjectChange::set));
         self.compiler.compile(&self.snapshot, &self.context, &dirty);
     }
@@ -121,7 +123,11 @@ impl Bed {
 
     /// State, reason and message of a LocalRedirectPolicy.
     fn state(&self, name: &str) -> (PolicyState, &'static str, String) {
-        let policy = PolicyRef::new(PolicyKind::LocalRedirectPolicy, name);
+        self.state_of(PolicyKind::LocalRedirectPolicy, name)
+    }
+
+    fn state_of(&self, kind: PolicyKind, name: &str) -> (PolicyState, &'static str, String) {
+        let policy = PolicyRef::new(kind, name);
         let report = self.compiler.report(&policy, &self.snapshot, &self.context).unwrap();
         (report.state, report.reason, report.message)
     }
@@ -153,6 +159,103 @@ fn policy_above_service() {
     assert_eq!(bed.tcp("10.96.0.1", 80), "p> | web>10.3.0.1:8000 | Refuse");
     let pod = bed.ladder("10.96.0.1", 80, Protocol::Tcp).unwrap().service.clone().unwrap().backends.remove(0);
     assert_eq!((pod.pod.as_deref(), pod.node.as_deref()), (Some("default/web-0"), Some("n2")));
+}
+
+const BALANCE: &str = "
+apiVersion: balancing.elf.io/v1beta1
+kind: BalancingPolicy
+metadata: {name: b}
+spec:
+  frontend: {addressMatcher: {ip: 169.254.0.91, toPorts: [{port: 80, protocol: TCP}]}}
+  backend: {serviceEndpoint: {endpointSelector: {matchLabels: {app: cache}}, toPorts: [{port: 82, protocol: TCP}]}}
+";
+
+/// Backends of that policy, as the operator publishes them in its namespace.
+fn published(namespace: &str, endpoints: &str) -> String {
+    format!(
+        "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata:
+  name: b-1
+  namespace: {namespace}
+  labels: {{balancing.elf.io/policy-kind: BalancingPolicy, balancing.elf.io/policy-name: b}}
+  ownerReferences: [{{apiVersion: balancing.elf.io/v1beta1, kind: BalancingPolicy, name: b, uid: u1}}]
+addressType: IPv4
+endpoints: [{endpoints}]
+ports: [{{name: tcp-82, port: 82}}]
+"
+    )
+}
+
+fn in_cluster(objects: &[&str]) -> Bed {
+    Bed::with(NodeContext { node: "n1".into(), cluster: true, ..NodeContext::default() }, objects)
+}
+
+#[test]
+fn in_a_cluster_backends_that_span_nodes_are_the_operators() {
+    // The pod alone says nothing: agents do not see those of other nodes.
+    let mut bed = in_cluster(&[NODE, &pod("c1", "10.2.0.1", "n1", true), BALANCE]);
+    assert_eq!(bed.tcp("169.254.0.91", 80), "b> | Untouched");
+    let (state, reason, message) = bed.state_of(PolicyKind::BalancingPolicy, "b");
+    assert_eq!((state, reason), (PolicyState::Fallback, "NoBackend"));
+    assert!(message.starts_with("the operator has published no backend"), "{message}");
+
+    let endpoints = "{addresses: [10.2.0.9], conditions: {ready: true}, nodeName: n2}, \
+                     {addresses: [10.2.0.8], conditions: {ready: false}, nodeName: n2}";
+    bed.add(&[&published("team", endpoints)]);
+    assert_eq!(bed.tcp("169.254.0.91", 80), "b> | Untouched", "anybody may write slices in some namespace");
+    bed.add(&[&published("elf", endpoints)]);
+    assert_eq!(bed.tcp("169.254.0.91", 80), "b>10.2.0.9:82 | Untouched");
+    assert_eq!(bed.state_of(PolicyKind::BalancingPolicy, "b").0, PolicyState::Programmed);
+    bed.add(&[&published("elf", "{addresses: [10.2.0.8], conditions: {ready: false}}")]);
+    assert_eq!(bed.tcp("169.254.0.91", 80), "b> | Untouched");
+    let message = bed.state_of(PolicyKind::BalancingPolicy, "b").2;
+    assert_eq!(message, "no published backend can serve: 10.2.0.8 is NotReady: normal resolution");
+
+    let folder = Bed::new(&[NODE, &pod("c1", "10.2.0.1", "n1", true), BALANCE, &published("elf", endpoints)]);
+    assert_eq!(folder.tcp("169.254.0.91", 80), "b>10.2.0.1:82 | Untouched", "a folder has no operator");
+}
+
+#[test]
+fn a_pod_whose_processes_have_gone_serves_nothing_whatever_the_api_says() {
+    let local = WEB.replace(
+        "10.3.0.1], nodeName: n2, targetRef: {kind: Pod, name: web-0",
+        "10.2.0.1], nodeName: n1, targetRef: {kind: Pod, name: c1",
+    );
+    let slice = published(
+        "elf",
+        "{addresses: [10.2.0.1], nodeName: n1, targetRef: {kind: Pod, namespace: default, name: c1}}",
+    );
+    let objects = [
+        NODE,
+        &local,
+        &pod("c1", "10.2.0.1", "n1", true),
+        &lrp("p", 0, MATCH_WEB, TO_BOTH, ""),
+        BALANCE,
+        &slice,
+    ];
+    let shown = |bed: &Bed| (bed.tcp("10.96.0.1", 80), bed.tcp("169.254.0.91", 80));
+    let alive =
+        ("p>10.2.0.1:81 | web>10.2.0.1:8000 | Refuse".to_owned(), "b>10.2.0.1:82 | Untouched".to_owned());
+    // A Service's only endpoint is better than none.
+    let dead = ("p> | web>10.2.0.1:8000 | Refuse".to_owned(), "b> | Untouched".to_owned());
+    let mut bed = in_cluster(&objects);
+    assert_eq!(shown(&bed), alive);
+    for (lifeless, wanted) in [(true, &dead), (false, &alive), (true, &dead)] {
+        let mut dirty = Dirty::default();
+        bed.context.set_lifeless("uid-c1".into(), lifeless, &mut dirty);
+        bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+        assert_eq!(shown(&bed), *wanted);
+        // What follows step by step is what all at once comes to.
+        let whole = Bed::with(bed.context.clone(), &objects);
+        assert_eq!(bed.compiler.desired(), whole.compiler.desired());
+    }
+    let message = bed.state("p").2;
+    assert!(message.contains("default/c1 is NoProcess"), "{message}");
+    let other = WEB.replace("name: web-1,", "name: web-2,").replace("10.3.0.1", "10.3.0.2");
+    bed.add(&[&other]);
+    assert_eq!(bed.tcp("10.96.0.1", 80), "p> | web>10.3.0.2:8000 | Refuse");
 }
 
 #[test]

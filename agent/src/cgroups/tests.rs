@@ -274,7 +274,7 @@ fn a_folder_that_cannot_be_read_is_named_and_hides_nothing_else() {
     assert_eq!(before.pods, pods([(UID, one)]));
     let problems: Vec<_> = before.problems.iter().map(|(p, m)| (p.as_path(), m.as_str())).collect();
     assert_eq!(problems, [(closed.as_path(), "failed to read: Permission denied (os error 13)")]);
-    assert_eq!(after, Changes { pods: pods([(OTHER, two)]), problems: BTreeMap::new() });
+    assert_eq!(after, Changes { pods: pods([(OTHER, two)]), ..Changes::default() });
     tree.walk();
     assert_eq!(tree.changes(), None);
 }
@@ -305,7 +305,7 @@ async fn real_cgroups_are_found_as_they_come_and_go() {
     let (sender, mut receiver) = unbounded_channel();
     let watch = watch(&root.0, sender).unwrap();
     let initial = receiver.recv().await.unwrap();
-    assert_eq!(initial, Changes { pods: pods([(UID, first)]), problems: BTreeMap::new() });
+    assert_eq!(initial, Changes { pods: pods([(UID, first)]), ..Changes::default() });
     let mut found = initial.pods;
     let slice = OTHER.replace('-', "_");
     let second =
@@ -387,6 +387,30 @@ impl Drop for Sleeper {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+#[tokio::test]
+async fn the_end_of_a_pods_last_process_is_told() {
+    let root = Folder::cgroup();
+    let (pod, container) =
+        (format!("kubepods/pod{UID}"), root.make(&format!("kubepods/pod{UID}/{CONTAINER}")));
+    root.pod(&format!("kubepods/pod{OTHER}"));
+    let (sender, mut receiver) = unbounded_channel();
+    let _watch = watch(&root.0, sender).unwrap();
+    assert_eq!(receiver.recv().await.unwrap().alive, BTreeMap::new(), "no process yet, and none lost");
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(10), receiver.recv()).await;
+        next.expect("nothing is told").unwrap().alive
+    };
+    let told = |alive| BTreeMap::from([(UID.to_owned(), alive)]);
+    let sleeper = Sleeper::start(&container);
+    assert_eq!(next().await, told(true));
+    drop(sleeper);
+    assert_eq!(next().await, told(false));
+    let again = Sleeper::start(&root.0.join(&pod));
+    assert_eq!(next().await, told(true), "a static pod runs again in the same cgroup");
+    drop(again);
+    assert_eq!(next().await, told(false));
 }
 
 #[test]

@@ -23,6 +23,8 @@ const MAX_LEVELS: u32 = balancing_datapath::MAX_LEVELS;
 struct Pod {
     uid: String,
     cgroup: CgroupAt,
+    /// Is there a process at or below it? `None`: that cannot be told.
+    populated: Option<bool>,
 }
 
 /// What is known of the folders.
@@ -31,10 +33,13 @@ pub(super) struct Tree {
     inotify: Inotify,
     /// Watched folders.
     watched: HashMap<WatchDescriptor, PathBuf>,
+    /// Watched files `cgroup.events`, by the pod's folder.
+    events: HashMap<WatchDescriptor, PathBuf>,
     pods: BTreeMap<PathBuf, Pod>,
     problems: BTreeMap<PathBuf, String>,
     /// What the last [`Changes`] left.
     told: PodCgroups,
+    told_alive: BTreeMap<String, bool>,
     told_problems: BTreeMap<PathBuf, String>,
 }
 
@@ -45,9 +50,11 @@ impl Tree {
             root,
             inotify: Inotify::init()?,
             watched: HashMap::new(),
+            events: HashMap::new(),
             pods: BTreeMap::new(),
             problems: BTreeMap::new(),
             told: PodCgroups::new(),
+            told_alive: BTreeMap::new(),
             told_problems: BTreeMap::new(),
         })
     }
@@ -68,6 +75,7 @@ impl Tree {
         self.problems.clear();
         // Adding a watch again gives the same one, so this forgets only those of folders that are gone.
         self.watched.clear();
+        self.events.clear();
         let root = self.root.clone();
         self.folder(&root, 0);
     }
@@ -122,7 +130,11 @@ impl Tree {
             && let Ok(metadata) = fs::symlink_metadata(path)
         {
             let cgroup = CgroupAt { id: metadata.ino(), level };
-            self.pods.insert(path.to_owned(), Pod { uid: pod.uid, cgroup });
+            // The watch comes first: what happens later is an event, and what happened before is read.
+            if let Ok(watch) = self.inotify.watches().add(path.join(EVENTS), WatchMask::MODIFY) {
+                self.events.insert(watch, path.to_owned());
+            }
+            self.pods.insert(path.to_owned(), Pod { uid: pod.uid, cgroup, populated: populated(path) });
         }
         if !genuine {
             self.folder(path, level);
@@ -133,6 +145,7 @@ impl Tree {
     fn gone(&mut self, path: &Path) {
         self.pods.retain(|p, _| !p.starts_with(path));
         self.problems.retain(|p, _| !p.starts_with(path));
+        self.events.retain(|_, p| !p.starts_with(path));
         let stale: Vec<WatchDescriptor> =
             self.watched.iter().filter(|(_, p)| p.starts_with(path)).map(|(w, _)| w.clone()).collect();
         for watch in stale {
@@ -169,6 +182,13 @@ impl Tree {
         }
         if mask.contains(EventMask::IGNORED) {
             self.watched.remove(watch);
+            self.events.remove(watch);
+            return;
+        }
+        if let Some(path) = self.events.get(watch) {
+            if let Some(pod) = self.pods.get_mut(path) {
+                pod.populated = populated(path);
+            }
             return;
         }
         let (Some(folder), Some(name)) = (self.watched.get(watch), name) else { return };
@@ -197,13 +217,43 @@ impl Tree {
                 changed.insert(uid.clone(), now.get(uid).cloned().unwrap_or_default());
             }
         }
-        if changed.is_empty() && self.problems == self.told_problems {
+        let alive = self.alive_changes();
+        if changed.is_empty() && alive.is_empty() && self.problems == self.told_problems {
             return None;
         }
         self.told = now;
         self.told_problems.clone_from(&self.problems);
-        Some(Changes { pods: changed, problems: self.problems.clone() })
+        Some(Changes { pods: changed, alive, problems: self.problems.clone() })
     }
+
+    /// In which pods processes appeared, and in which the last one ended, with or without its cgroup.
+    fn alive_changes(&mut self) -> BTreeMap<String, bool> {
+        let mut now: BTreeMap<String, bool> = BTreeMap::new();
+        for pod in self.pods.values() {
+            if let Some(populated) = pod.populated {
+                *now.entry(pod.uid.clone()).or_default() |= populated;
+            }
+        }
+        let lives = |all: &BTreeMap<String, bool>, uid: &str| all.get(uid) == Some(&true);
+        let mut changed = BTreeMap::new();
+        for uid in self.told_alive.keys().chain(now.keys()) {
+            if lives(&self.told_alive, uid) != lives(&now, uid) {
+                changed.insert(uid.clone(), lives(&now, uid));
+            }
+        }
+        self.told_alive = now;
+        changed
+    }
+}
+
+/// The file of a cgroup that changes when its first process appears or its last one ends (cgroup-v2.rst).
+const EVENTS: &str = "cgroup.events";
+
+/// Is there a process at or below the cgroup?
+fn populated(cgroup: &Path) -> Option<bool> {
+    let text = fs::read_to_string(cgroup.join(EVENTS)).ok()?;
+    let value = text.lines().find_map(|line| line.strip_prefix("populated "))?;
+    Some(value.trim() != "0")
 }
 
 /// Has the folder gone between being seen and being looked at? (A cgroup that is being removed answers `ENODEV`.)

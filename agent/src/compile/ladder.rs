@@ -8,7 +8,7 @@ use super::{Compiler, NodeContext, policy::Resolved};
 use crate::{
     desired::{Backend, Ladder, Otherwise, PolicyRung, ServicePort, ServiceRung},
     select::{Endpoint, Viewpoint, select},
-    snapshot::{Snapshot, Usability},
+    snapshot::{Pod, Snapshot, Usability},
 };
 
 impl Compiler {
@@ -49,17 +49,22 @@ impl Compiler {
         for slice in snapshot.slices_of(&service.name) {
             for to in slice.ports.iter().filter(|p| (&p.name, p.protocol) == (&port.name, port.protocol)) {
                 let of_family = slice.endpoints.iter().filter(|e| same_family(e.address, frontend.address));
-                endpoints.extend(of_family.map(|e| Endpoint {
-                    backend: Backend {
-                        address: e.address,
-                        port: to.port,
-                        pod: e.pod.clone(),
-                        node: e.node.clone(),
-                    },
-                    ready: e.ready,
-                    serving: e.serving,
-                    terminating: e.terminating,
-                    hints: e.hints.as_deref(),
+                endpoints.extend(of_family.map(|e| {
+                    // Last of all, not never: a sandboxed runtime may move the processes of a pod out of its cgroup, and
+                    // a Service has no rung beneath that would make good for it.
+                    let alive = !e.pod.as_ref().is_some_and(|pod| context.is_lifeless(snapshot, pod));
+                    Endpoint {
+                        backend: Backend {
+                            address: e.address,
+                            port: to.port,
+                            pod: e.pod.clone(),
+                            node: e.node.clone(),
+                        },
+                        ready: alive && e.ready,
+                        serving: e.serving,
+                        terminating: e.terminating || !alive,
+                        hints: e.hints.as_deref(),
+                    }
                 }));
             }
         }
@@ -106,8 +111,13 @@ impl Resolved {
         let (Ok(spec), Some(&port)) = (&self.policy.spec, self.claims.get(&frontend)) else {
             return Vec::new();
         };
-        let pods = self.pods.iter().map(|pod| &**pod);
-        let endpoints: Vec<Endpoint<'_>> = backends(&spec.checked.backend, pods, |name| snapshot.node(name))
+        let alive = |pod: &&Pod| context.usability(pod) != Usability::NoProcess;
+        let pods = self.pods.iter().map(|pod| &**pod).filter(alive);
+        let all = match &self.published {
+            Some(published) => published.clone(),
+            None => backends(&spec.checked.backend, pods, |name| snapshot.node(name)),
+        };
+        let endpoints: Vec<Endpoint<'_>> = all
             .into_iter()
             .filter(|b| b.usability == Usability::Ready && same_family(b.address, frontend.address))
             .map(|b| ready(Backend { address: b.address, port, pod: b.pod, node: b.node }))

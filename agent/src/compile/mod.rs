@@ -5,7 +5,7 @@ mod policy;
 mod report;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::Arc,
 };
 
@@ -20,7 +20,7 @@ pub use report::PolicyReport;
 
 use crate::{
     desired::{Changes, Ladder, PolicySettings},
-    snapshot::{Dirty, Name, Pod, Snapshot, Text},
+    snapshot::{Dirty, Name, Pod, Slice, Snapshot, Text, Usability},
 };
 use policy::Resolved;
 
@@ -49,6 +49,11 @@ pub struct NodeContext {
     pub own_cgroups: BTreeSet<u64>,
     /// Ids of cgroups by the uid of their pod.
     pub pod_cgroups: HashMap<Text, Vec<u64>>,
+    /// The objects are a cluster's: what spans nodes is resolved by its operator, and published in slices.
+    pub cluster: bool,
+    /// Uids of pods whose cgroup had processes and has none any more: no backends, whatever the API says. Empty with a
+    /// folder of manifests, where the objects alone decide.
+    pub lifeless: HashSet<Text>,
 }
 
 impl NodeContext {
@@ -73,6 +78,34 @@ impl NodeContext {
         if changed {
             dirty.cgroups.insert(uid);
         }
+    }
+
+    /// The processes of a pod have gone, or are there (again). Tells `dirty` if that changed anything.
+    pub fn set_lifeless(&mut self, uid: Text, lifeless: bool, dirty: &mut Dirty) {
+        let changed =
+            if lifeless { self.lifeless.insert(Arc::clone(&uid)) } else { self.lifeless.remove(&uid) };
+        if changed {
+            dirty.cgroups.insert(uid);
+        }
+    }
+
+    /// Can the pod be a backend, as far as the API and its cgroup say?
+    #[must_use]
+    pub fn usability(&self, pod: &Pod) -> Usability {
+        match pod.usability() {
+            Usability::Ready if self.lifeless.contains(&pod.uid) => Usability::NoProcess,
+            usability => usability,
+        }
+    }
+
+    /// Has the pod with this full name no process any more? Pods of other nodes are not known, and have.
+    fn is_lifeless(&self, snapshot: &Snapshot, full_name: &str) -> bool {
+        if self.lifeless.is_empty() {
+            return false;
+        }
+        let name = full_name.split_once('/').map(|(namespace, name)| Name::new(namespace, name));
+        let pod = name.and_then(|name| snapshot.pod(&name));
+        pod.is_some_and(|pod| self.lifeless.contains(&pod.uid))
     }
 }
 
@@ -117,10 +150,12 @@ impl Compiler {
         for service in self.affected_services(snapshot, dirty) {
             self.update_service(snapshot, context, service, &mut touched);
         }
+        let lives = services_with_pods(snapshot, context, dirty);
         if zone_changed {
             touched.extend(self.services_at.keys());
         } else {
-            touched.extend(dirty.endpoints.iter().filter_map(|service| self.services.get(service)).flatten());
+            let changed = dirty.endpoints.iter().chain(lives.iter());
+            touched.extend(changed.filter_map(|service| self.services.get(service)).flatten());
         }
         for frontend in touched {
             self.update_frontend(snapshot, context, frontend, &mut changes);
@@ -233,8 +268,8 @@ impl Compiler {
         for frontend in old.claims.keys() {
             remove_sorted(&mut self.policies_at, frontend, &rank);
         }
-        for pod in &old.pods {
-            remove_member(&mut self.selected_by, &pod.name, reference);
+        for pod in old.pod_names() {
+            remove_member(&mut self.selected_by, &pod, reference);
         }
         match &old.label {
             Some(label) => remove_member(&mut self.by_label, label, reference),
@@ -249,8 +284,8 @@ impl Compiler {
         for frontend in new.claims.keys() {
             insert_sorted(&mut self.policies_at, *frontend, rank.clone());
         }
-        for pod in &new.pods {
-            self.selected_by.entry(pod.name.clone()).or_default().insert(reference.clone());
+        for pod in new.pod_names() {
+            self.selected_by.entry(pod).or_default().insert(reference.clone());
         }
         match &new.label {
             Some(label) => {
@@ -323,6 +358,19 @@ impl Compiler {
         let first = self.policies_at.get(frontend)?.first()?;
         self.policies.get_key_value(&first.policy)
     }
+}
+
+/// The Services that have an endpoint in a pod of this node whose processes may have come or gone.
+fn services_with_pods(snapshot: &Snapshot, context: &NodeContext, dirty: &Dirty) -> BTreeSet<Name> {
+    let pods = dirty.cgroups.iter().flat_map(|uid| snapshot.pods_of_uid(uid));
+    let pods: HashSet<&str> = pods.filter(|_| context.cluster).map(|pod| &*pod.full_name).collect();
+    if pods.is_empty() {
+        return BTreeSet::new();
+    }
+    let has = |slice: &&Slice| {
+        slice.endpoints.iter().any(|e| e.pod.as_deref().is_some_and(|pod| pods.contains(pod)))
+    };
+    snapshot.slices().filter(has).filter_map(|slice| slice.service.clone()).collect()
 }
 
 fn insert_sorted<T: Ord>(map: &mut HashMap<Frontend, Vec<T>>, frontend: Frontend, item: T) {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use balancing_api::{
+    backends::PolicyBackend,
     claims::{Claims, Rank, References},
     net::Frontend,
     policy::RedirectMode,
@@ -15,7 +16,7 @@ use balancing_api::{
 use super::{NodeContext, ServiceResolution};
 use crate::{
     desired::PolicySettings,
-    snapshot::{Phase, Pod, Policy, PolicySpec, Snapshot, Text},
+    snapshot::{Name, Phase, Pod, Policy, PolicySpec, SliceEndpoint, Snapshot, Text, Usability},
 };
 
 /// Why a policy claims nothing here.
@@ -48,6 +49,8 @@ pub(super) struct Resolved {
     pub unpaired: Vec<Port>,
     /// The pods it selects: of this node for a LocalRedirectPolicy. By name.
     pub pods: Vec<Arc<Pod>>,
+    /// Its backends that the operator published: in a cluster, in the place of pods of many nodes.
+    pub published: Option<Vec<PolicyBackend>>,
     /// Does it select pods at all, on this node?
     pub selects_pods: bool,
     /// A label that all pods it can select have.
@@ -66,6 +69,7 @@ impl Resolved {
             missing_ports: Vec::new(),
             unpaired: Vec::new(),
             pods: Vec::new(),
+            published: None,
             selects_pods: false,
             label: None,
             depends_on_nodes: false,
@@ -86,6 +90,10 @@ impl Resolved {
 
     fn find_pods(&mut self, spec: &PolicySpec, snapshot: &Snapshot, context: &NodeContext) {
         let Some((selector, _)) = spec.pods() else { return };
+        if context.cluster && matches!(spec.checked.backend, Backend::Pods { .. }) {
+            self.published = Some(published(&self.policy, snapshot, context));
+            return;
+        }
         self.selects_pods = true;
         self.label = selector
             .requirements
@@ -103,6 +111,13 @@ impl Resolved {
             _ => snapshot.pods_of(&context.node).filter(|pod| spec.selects(pod)).cloned().collect(),
         };
         self.pods.sort_by(|a, b| a.name.cmp(&b.name));
+    }
+
+    /// The pods that it depends on.
+    pub(super) fn pod_names(&self) -> impl Iterator<Item = Name> {
+        let name = |pod: &Text| pod.split_once('/').map(|(namespace, name)| Name::new(namespace, name));
+        let published = self.published.iter().flatten().filter_map(move |b| name(b.pod.as_ref()?));
+        self.pods.iter().map(|pod| pod.name.clone()).chain(published)
     }
 
     /// Claims frontends; answers how that went.
@@ -151,6 +166,28 @@ impl Resolved {
             _ => 0,
         }
     }
+}
+
+/// What the operator published as backends of a policy, by address and each once.
+fn published(policy: &Policy, snapshot: &Snapshot, context: &NodeContext) -> Vec<PolicyBackend> {
+    let endpoints = snapshot.backends_of(policy).flat_map(|slice| &slice.endpoints);
+    let usability = |e: &SliceEndpoint| match &e.pod {
+        Some(pod) if context.is_lifeless(snapshot, pod) => Usability::NoProcess,
+        _ if e.ready => Usability::Ready,
+        _ => Usability::NotReady,
+    };
+    let mut all: Vec<PolicyBackend> = endpoints
+        .map(|e| PolicyBackend {
+            address: e.address,
+            pod: e.pod.clone(),
+            node: e.node.clone(),
+            usability: usability(e),
+        })
+        .collect();
+    let unfit = |b: &PolicyBackend| b.usability != Usability::Ready;
+    all.sort_by(|a, b| (a.address, unfit(a), &a.pod, &a.node).cmp(&(b.address, unfit(b), &b.pod, &b.node)));
+    all.dedup_by_key(|b| b.address);
+    all
 }
 
 /// Does the policy apply to this node? Without a Node object it is none of the cluster.

@@ -16,7 +16,7 @@ use super::{
     Compiler, NodeContext, is_redirect,
     policy::{Resolved, Standing},
 };
-use crate::snapshot::{PolicySpec, Snapshot};
+use crate::snapshot::{PolicySpec, Snapshot, Usability};
 
 /// A policy's state as compile sees it: all of its status but what the maps hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -127,7 +127,7 @@ impl Compiler {
             wanted_backends: u32::try_from(backends.len()).unwrap_or(u32::MAX),
             redirects_per_second: resolved.limit(context),
             exempt_callers: ExemptCallers { pods, active },
-            wanted: wanted(resolved),
+            wanted: wanted(resolved, context),
         }
     }
 
@@ -252,8 +252,24 @@ fn no_backend(
     all: bool,
     context: &NodeContext,
 ) -> String {
-    let usable = resolved.pods.iter().any(|pod| pod.usable());
+    let usable = resolved.pods.iter().any(|pod| context.usability(pod) == Usability::Ready);
+    let published = resolved.published.as_deref();
     let why = match spec.pods() {
+        Some(_) if published.is_some_and(<[_]>::is_empty) => {
+            let namespace = "the operator's namespace";
+            format!(
+                "the operator has published no backend: no pod is selected, or it has not resolved the policy yet (EndpointSlices in {namespace})"
+            )
+        }
+        Some(_) if published.is_some_and(|all| all.iter().any(|b| b.usability == Usability::Ready)) => {
+            "no published backend has an address of the frontend's family".to_owned()
+        }
+        Some(_) if let Some(published) = published => {
+            let all = published.iter().map(|b| {
+                (b.pod.as_deref().map_or_else(|| b.address.to_string(), str::to_owned), b.usability)
+            });
+            format!("no published backend can serve: {}", unusable(all))
+        }
         None => "no backend address is of the frontend's family".to_owned(),
         Some(_) if usable => match &spec.checked.backend {
             Backend::Pods { mode: RedirectMode::NodeProxy, .. } => {
@@ -279,12 +295,9 @@ fn no_backend(
             if resolved.pods.is_empty() {
                 format!("selector {labels} matches no pod{place}")
             } else {
-                let pods: Vec<String> = (resolved.pods.iter().take(5))
-                    .map(|pod| format!("{} is {}", pod.full_name, pod.usability().as_str()))
-                    .collect();
-                let more = resolved.pods.len().saturating_sub(5);
-                let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-                format!("selector {labels} matches no usable pod{place}: {}{more}", pods.join(", "))
+                let pods = resolved.pods.iter();
+                let all = pods.map(|pod| (pod.full_name.to_string(), context.usability(pod)));
+                format!("selector {labels} matches no usable pod{place}: {}", unusable(all))
             }
         }
     };
@@ -299,13 +312,21 @@ fn no_backend(
     format!("{}: {why}: {consequence}", frontends.join(", "))
 }
 
-fn wanted(resolved: &Resolved) -> WantedPolicy {
+/// `team/a is NotReady, team/b is Terminating and 3 more`
+fn unusable(all: impl ExactSizeIterator<Item = (String, Usability)>) -> String {
+    let more = all.len().saturating_sub(5);
+    let named: Vec<String> = all.take(5).map(|(name, why)| format!("{name} is {}", why.as_str())).collect();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    named.join(", ") + &more
+}
+
+fn wanted(resolved: &Resolved, context: &NodeContext) -> WantedPolicy {
     let Ok(spec) = &resolved.policy.spec else { return WantedPolicy::default() };
     let selector = spec.pods();
     let pod = |pod: &std::sync::Arc<crate::snapshot::Pod>| WantedPod {
         pod: pod.full_name.to_string(),
-        usable: pod.usable(),
-        reason: pod.usability().as_str().to_owned(),
+        usable: context.usability(pod) == Usability::Ready,
+        reason: context.usability(pod).as_str().to_owned(),
     };
     WantedPolicy {
         service: resolved.policy.matched_service().map(ToString::to_string),

@@ -19,13 +19,16 @@ use crate::{
     compile::{Compiler, NodeContext},
     desired::{Changes, Ladder},
     kernel::{
-        Attachment, Failure, Grace, Grown, KernelStore, LoadError, ProgrammedFrontend, Programmer, Residue, Room,
-        Sizes, Unread, View,
+        Attachment, Failure, Grace, Grown, KernelStore, LoadError, ProgrammedFrontend, Programmer, Residue,
+        Room, Sizes, Unread, View,
     },
     metrics::Metrics,
     snapshot::{Dirty, Snapshot},
     source::{Batch, Touch, manifests::FOLDER},
 };
+
+/// Pods without processes that are remembered before those without an object are forgotten.
+const MAX_LIFELESS: usize = 1000;
 
 /// What became of writing the desired state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +119,14 @@ impl Core {
         }
         if changed {
             self.metrics.programming_latency.observe(batch.seen.elapsed().as_secs_f64());
+        }
+    }
+
+    /// Forgets pods that had processes once and are no objects any more: over the months there are many.
+    pub(super) fn forget_lifeless(&mut self) {
+        if self.context.lifeless.len() > MAX_LIFELESS {
+            let snapshot = &self.snapshot;
+            self.context.lifeless.retain(|uid| snapshot.pod_of_uid(uid).is_some());
         }
     }
 

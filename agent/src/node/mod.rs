@@ -230,6 +230,7 @@ fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
             ServiceResolution::Off => compile::ServiceResolution::Off,
         },
         default_limit: config.default_redirects_per_second,
+        cluster: !matches!(config.source, config::Source::Manifests(_)),
         own_cgroups: own.iter().map(|cgroup| cgroup.id).collect(),
         ..NodeContext::default()
     })

@@ -218,6 +218,12 @@ impl Worker {
             let ids = cgroups.iter().map(|cgroup| cgroup.id).collect();
             core.context.set_pod_cgroups(uid.as_str().into(), ids, &mut dirty);
         }
+        if core.context.cluster {
+            for (uid, alive) in changes.alive {
+                core.context.set_lifeless(uid.as_str().into(), !alive, &mut dirty);
+            }
+            core.forget_lifeless();
+        }
         core.compile(&dirty);
     }
 

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use balancing_api::policy::PolicyRef;
 pub use balancing_api::records::*;
+use balancing_api::{policy::PolicyRef, published::Published};
 
 /// What changed in a snapshot, by identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,9 +21,9 @@ pub struct Dirty {
     pub endpoints: BTreeSet<Name>,
     /// Pods.
     pub pods: BTreeSet<Name>,
-    /// Policies.
+    /// Policies, and those whose published backends changed.
     pub policies: BTreeSet<PolicyRef>,
-    /// Uids of pods whose cgroups appeared or went.
+    /// Uids of pods whose cgroups appeared or went, or whose processes did.
     pub cgroups: BTreeSet<Text>,
 }
 
@@ -61,6 +61,8 @@ pub struct Snapshot {
     pods: HashMap<Name, Arc<Pod>>,
     policies: BTreeMap<PolicyRef, Arc<Policy>>,
     slices_of: HashMap<Name, Vec<Name>>,
+    /// Slices with published backends, by policy.
+    backends_of: HashMap<PolicyRef, Vec<Name>>,
     pods_of: HashMap<Text, BTreeSet<Name>>,
     /// Of one uid there is one pod, but for copies in a folder.
     pods_of_uid: HashMap<Text, Vec<Name>>,
@@ -111,9 +113,23 @@ impl Snapshot {
     }
 
     fn set_slice(&mut self, name: &Name, slice: Option<Arc<Slice>>, dirty: &mut Dirty) {
+        let new_policy = slice.as_deref().and_then(policy_of).cloned();
         let new = slice.as_ref().and_then(|s| s.service.clone());
         let Some(old) = replace(&mut self.slices, name, slice) else { return };
+        let old_policy = old.as_deref().and_then(policy_of).cloned();
         let old = old.and_then(|s| s.service.clone());
+        if let Some(policy) = &old_policy
+            && let Some(all) = self.backends_of.get_mut(policy)
+        {
+            all.retain(|s| s != name);
+            if all.is_empty() {
+                self.backends_of.remove(policy);
+            }
+        }
+        if let Some(policy) = &new_policy {
+            self.backends_of.entry(policy.clone()).or_default().push(name.clone());
+        }
+        dirty.policies.extend([old_policy, new_policy].into_iter().flatten());
         if let Some(service) = &old
             && let Some(all) = self.slices_of.get_mut(service)
         {
@@ -212,6 +228,22 @@ impl Snapshot {
             .map(|s| &**s)
     }
 
+    /// All slices, in no order.
+    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
+        self.slices.values().map(|s| &**s)
+    }
+
+    /// The slices with the published backends of a policy, in no order. Those of one that had its name before are not
+    /// its.
+    pub fn backends_of<'a>(&'a self, policy: &'a Policy) -> impl Iterator<Item = &'a Slice> {
+        let its = |slice: &&Slice| match slice.published.as_deref() {
+            Some(Published::Backends { uid, .. }) => policy.uid.is_empty() || **uid == *policy.uid,
+            _ => false,
+        };
+        let names = self.backends_of.get(&policy.reference).into_iter().flatten();
+        names.filter_map(|name| self.slices.get(name)).map(|s| &**s).filter(its)
+    }
+
     /// A pod.
     #[must_use]
     pub fn pod(&self, name: &Name) -> Option<&Arc<Pod>> {
@@ -253,6 +285,13 @@ impl Snapshot {
     /// The policies whose serviceMatcher names this Service.
     pub fn policies_of(&self, service: &Name) -> impl Iterator<Item = &PolicyRef> {
         self.policies_of.get(service).into_iter().flatten()
+    }
+}
+
+fn policy_of(slice: &Slice) -> Option<&PolicyRef> {
+    match slice.published.as_deref()? {
+        Published::Backends { policy, .. } => Some(policy),
+        Published::Nodes => None,
     }
 }
 

@@ -18,6 +18,7 @@ use crate::{
         LABEL_SERVICE_NAME, LABEL_SERVICE_PROXY_NAME,
     },
     net::Protocol,
+    published::Published,
 };
 
 /// Seconds of session affinity where a Service names none (Kubernetes).
@@ -44,6 +45,9 @@ impl ConvertError {
 pub struct Converter {
     /// The strings of all records made so far.
     pub strings: Interner,
+    /// Namespace of the operator: what it publishes counts there, and nowhere else, since whoever may write
+    /// EndpointSlices in some namespace would otherwise say where policies lead.
+    pub operator: Option<Text>,
 }
 
 fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
@@ -258,7 +262,9 @@ impl Converter {
                 }
             }
         }
-        Ok(Slice { name, service, ports, endpoints: endpoints.into() })
+        let of_operator = service.is_none() && self.operator.as_ref() == Some(&name.namespace);
+        let published = of_operator.then(|| Published::of(meta)).flatten().map(Box::new);
+        Ok(Slice { name, service, published, ports, endpoints: endpoints.into() })
     }
 
     fn endpoint(&mut self, e: &discovery::Endpoint, address: IpAddr, namespace: &Text) -> SliceEndpoint {
@@ -408,6 +414,31 @@ mod tests {
             "ports": [{"name": null, "port": 80}, {"name": "any", "port": null}],
         });
         Converter::default().slice(&from(value)).unwrap()
+    }
+
+    #[test]
+    fn only_what_the_operator_publishes_leads_anywhere() {
+        let published = |namespace: &str, operator: Option<&str>, more: (&str, &str)| {
+            let mut converter = Converter { operator: operator.map(Into::into), ..Converter::default() };
+            let value = json!({
+                "metadata": {
+                    "name": "lb-x-1", "namespace": namespace,
+                    "labels": {"balancing.elf.io/policy-kind": "BalancingPolicy", "balancing.elf.io/policy-name": "x",
+                               more.0: more.1},
+                    "ownerReferences": [{"apiVersion": "balancing.elf.io/v1beta1", "kind": "BalancingPolicy", "name": "x",
+                                         "uid": "u1"}],
+                },
+                "addressType": "IPv4", "endpoints": [{"addresses": ["10.0.0.1"]}],
+            });
+            converter.slice(&from(value)).unwrap().published
+        };
+        let other = ("a", "b");
+        let policy = crate::policy::PolicyRef::new(crate::policy::PolicyKind::BalancingPolicy, "x");
+        let wanted = Published::Backends { policy, uid: "u1".to_owned() };
+        assert_eq!(published("elf", Some("elf"), other), Some(Box::new(wanted)));
+        assert_eq!(published("team", Some("elf"), other), None);
+        assert_eq!(published("elf", None, other), None, "a folder's policies are resolved by the agent");
+        assert_eq!(published("elf", Some("elf"), ("kubernetes.io/service-name", "web")), None);
     }
 
     #[test]

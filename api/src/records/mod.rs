@@ -14,7 +14,7 @@ use jiff::Timestamp;
 
 pub use convert::{ConvertError, Converter};
 
-use crate::{net::Protocol, policy::PolicyRef, rules::checked};
+use crate::{net::Protocol, policy::PolicyRef, published::Published, rules::checked};
 
 /// A shared string.
 pub type Text = Arc<str>;
@@ -255,6 +255,8 @@ pub struct Slice {
     pub name: Name,
     /// The Service that its label names.
     pub service: Option<Name>,
+    /// What the operator publishes in it, if it is one of the operator's.
+    pub published: Option<Box<Published>>,
     /// Its ports.
     pub ports: Vec<SlicePort>,
     /// Its endpoints.
@@ -351,6 +353,8 @@ pub enum Usability {
     NotReady,
     /// It has no address.
     NoAddress,
+    /// Its cgroup had processes and has none any more, whatever the API says.
+    NoProcess,
 }
 
 impl Usability {
@@ -364,6 +368,7 @@ impl Usability {
             Self::NotRunning => "NotRunning",
             Self::NotReady => "NotReady",
             Self::NoAddress => "NoAddress",
+            Self::NoProcess => "NoProcess",
         }
     }
 }
@@ -399,6 +404,8 @@ impl Pod {
 pub struct Policy {
     /// Its kind and name.
     pub reference: PolicyRef,
+    /// `metadata.uid`, empty where there is none.
+    pub uid: Text,
     /// Its `serviceId`, 0 where it has none.
     pub id: u32,
     /// `metadata.generation`, 0 where there is none.
@@ -419,6 +426,7 @@ impl Policy {
         };
         Self {
             reference: checked.reference.clone(),
+            uid: Text::default(),
             id: checked.service_id.map_or(0, NonZeroU32::get),
             generation: checked.generation,
             created: checked.created,
@@ -429,7 +437,13 @@ impl Policy {
     /// The record of a policy that breaks rules.
     #[must_use]
     pub fn invalid(reference: PolicyRef, generation: i64, why: &str) -> Self {
-        Self { reference, id: 0, generation, created: None, spec: Err(why.into()) }
+        Self { reference, uid: Text::default(), id: 0, generation, created: None, spec: Err(why.into()) }
+    }
+
+    /// The same with its uid.
+    #[must_use]
+    pub fn with_uid(self, uid: &str) -> Self {
+        Self { uid: uid.into(), ..self }
     }
 
     /// The Service its matcher names, if it is valid and names one.

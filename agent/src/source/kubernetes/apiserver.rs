@@ -91,6 +91,7 @@ mod tests {
         Object::Slice(Arc::new(Slice {
             name: Name::new("default", name),
             service: Some(Name::new("default", service)),
+            published: None,
             ports: Vec::new(),
             endpoints: endpoints.collect(),
         }))

@@ -182,7 +182,8 @@ type Heard = (Kind, News<Read>, Instant);
 impl Watches {
     async fn run(self, stop: CancellationToken, mut sink: impl FnMut(Batch)) {
         let (send, mut heard) = mpsc::unbounded_channel::<Heard>();
-        let converter = Arc::new(Mutex::new(Converter::default()));
+        let operator = Some(Arc::clone(&self.settings.namespace));
+        let converter = Arc::new(Mutex::new(Converter { operator, ..Converter::default() }));
         for kind in Kind::ALL {
             tokio::spawn(self.objects(kind, Arc::clone(&converter), send.clone()));
         }

@@ -67,15 +67,16 @@ fn policy(kind: PolicyKind, mut value: Value) -> Policy {
     let checked = rules::check(&value);
     let blocking: Vec<String> =
         checked.findings.iter().filter(|f| f.blocks).map(ToString::to_string).collect();
-    match checked.policy {
+    let metadata = &value["metadata"];
+    let policy = match checked.policy {
         Some(policy) if blocking.is_empty() => Policy::valid(policy),
         _ => {
-            let metadata = &value["metadata"];
             let name = metadata["name"].as_str().unwrap_or_default();
             let generation = metadata["generation"].as_i64().unwrap_or_default();
             Policy::invalid(PolicyRef::new(kind, name), generation, &blocking.join("; "))
         }
-    }
+    };
+    policy.with_uid(metadata["uid"].as_str().unwrap_or_default())
 }
 
 #[cfg(test)]
