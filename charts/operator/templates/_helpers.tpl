@@ -20,6 +20,15 @@ annotations:
 {{- end }}
 {{- end }}
 
+{{/* Labels of pods. No version is among them: a chart that changes nothing else starts no pod anew. */}}
+{{- define "balancing.podLabels" -}}
+app.kubernetes.io/name: balancing
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* What selects the pods of a component; it never changes. */}}
 {{- define "balancing.selector" -}}
 app.kubernetes.io/name: balancing
