@@ -25,3 +25,4 @@ mod schema;
 pub mod services;
 pub mod trace;
 pub mod version;
+pub mod watch;

@@ -1,14 +1,11 @@
 //! The plugin's document about what the data path serves: `services -o json`.
 
-use std::net::IpAddr;
-
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    agent::{Otherwise, RungKind},
-    cli::{BackendRates, Coverage, FrontendRates, FrontendState},
-    net::Frontend,
+    agent::{BackendInfo, RungKind},
+    cli::{BackendRates, Coverage, FrontendTopItem},
     policy::PolicyRef,
 };
 
@@ -35,29 +32,13 @@ pub struct Services {
 pub struct ServiceItem {
     /// Name of the node.
     pub node: String,
-    /// Address, port, protocol.
-    #[serde(flatten)]
-    pub frontend: Frontend,
     /// Which callers it is for: `Any`, `HostNetwork`.
     pub scope: String,
-    /// Where connections to it go.
-    pub state: FrontendState,
+    /// The frontend with its counters, as `get frontends` has it, of this node.
+    #[serde(flatten)]
+    pub row: FrontendTopItem,
     /// Its rungs, first to last.
     pub rungs: Vec<ServiceRung>,
-    /// What happens after the last rung.
-    pub otherwise: Otherwise,
-    /// Sent to a local backend by a LocalRedirectPolicy.
-    pub redirects: u64,
-    /// Sent to a backend of a BalancingPolicy.
-    pub balanced: u64,
-    /// Sent to an endpoint of the Service.
-    pub resolved: u64,
-    /// Redirects not made because the limit was reached; the connection went on down the ladder.
-    pub qos_drops: u64,
-    /// Refused.
-    pub refusals: u64,
-    /// The same per second; null where only one sample exists or a counter began again.
-    pub rates: Option<FrontendRates>,
 }
 
 /// A rung of a frontend.
@@ -88,16 +69,9 @@ pub struct ServiceRung {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ServiceBackend {
-    /// Its address.
-    pub address: IpAddr,
-    /// Its port.
-    pub port: u16,
-    /// `namespace/name` of the pod, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pod: Option<String>,
-    /// Name of the node, where known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    /// Where it is, and what it is called.
+    #[serde(flatten)]
+    pub info: BackendInfo,
     /// How often it was chosen.
     pub selected: u64,
     /// The same per second; null where only one sample exists or a counter began again.

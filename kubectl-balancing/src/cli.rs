@@ -105,6 +105,7 @@ pub enum Command {
   kubectl balancing get policies
   kubectl balancing get lr node-local-dns -o yaml
   kubectl balancing get frontends 10.96.0.10:53
+  kubectl balancing get policies --watch
   kubectl balancing get backends --filter state=Active -o name")]
     Get(Box<GetArgs>),
     /// List every programmed frontend with its ladder, as the data path sees it
@@ -222,8 +223,8 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(if end == trace::End::Interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Get(args)) => {
-            get::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
-            Ok(0)
+            let interrupted = get::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            Ok(if interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Services(args)) => {
             services::run(args, &client, &mut out, &mut io::stderr().lock()).await?;

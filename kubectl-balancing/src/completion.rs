@@ -145,8 +145,12 @@ pub fn answer(words: &[OsString], out: &mut dyn Write) -> io::Result<()> {
         std::iter::once(PLUGIN).chain(words.iter().map(String::as_str)).map(Into::into).collect();
     let last = line.len().saturating_sub(1);
     let candidates = complete(&mut command, line, last, None).unwrap_or_default();
+    let shown: Vec<&CompletionCandidate> = candidates.iter().filter(|c| !c.is_hide_set()).collect();
+    let is_flag = |c: &CompletionCandidate| c.get_value().as_encoded_bytes().starts_with(b"--");
+    // As kubectl's own completion: flags once their dash is there, or where there is nothing else.
+    let flags = words.last().is_some_and(|w| w.starts_with('-')) || shown.iter().all(|c| is_flag(c));
     let mut seen = BTreeSet::new();
-    for candidate in candidates.iter().filter(|c| !c.is_hide_set()) {
+    for candidate in shown.into_iter().filter(|c| flags || !is_flag(c)) {
         let value = candidate.get_value().to_string_lossy();
         if !seen.insert(value.clone().into_owned()) {
             continue;
@@ -351,6 +355,9 @@ mod tests {
         {
             assert!(commands.contains(&command.to_owned()), "{command}: {commands:?}");
         }
+        assert!(commands.iter().all(|c| !c.starts_with('-')), "{commands:?}");
+        assert!(values("-").contains(&"--agent".to_owned()));
+        assert!(values("explain connection ").contains(&"--to".to_owned()));
         assert_eq!(values("explain p"), ["policy"]);
         assert_eq!(values("get po"), ["policies"]);
         assert_eq!(values("trace --outcome q"), ["qosDrop"]);

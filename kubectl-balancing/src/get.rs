@@ -1,6 +1,8 @@
 //! `get`: policies, nodes, frontends and backends as they are now, one a line.
 
-use std::{collections::HashSet, fmt, io::Write, str::FromStr};
+mod watch;
+
+use std::{collections::HashSet, fmt, io::Write, str::FromStr, time::Duration};
 
 use balancing_api::{
     cli::{
@@ -20,7 +22,7 @@ use crate::{
     output::{Error, Listing, json, jsonl, yaml},
     sample::{Board, Sample},
     table,
-    text::{near, sanitise},
+    text::{near, parse_duration, sanitise},
 };
 
 /// What `get` lists.
@@ -85,8 +87,8 @@ pub struct GetArgs {
     /// What to list: policies (or lr, bl for one kind), nodes, frontends (fe), backends (be); TYPE/NAME for one.
     #[arg(value_name = "TYPE[/NAME]")]
     pub what: Target,
-    /// Only these. A frontend or backend is named by its address, ADDRESS:PORT, or ADDRESS:PORT/PROTOCOL; a backend
-    /// also by its pod, NAMESPACE/NAME.
+    /// Only these, TYPE/NAME if you like. A frontend or backend is named by its address, ADDRESS:PORT, or
+    /// ADDRESS:PORT/PROTOCOL; a backend also by its pod, NAMESPACE/NAME.
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Format of the output.
@@ -104,20 +106,52 @@ pub struct GetArgs {
     /// Do not fail where there is nothing of such a name.
     #[arg(long)]
     pub ignore_not_found: bool,
+    /// After the list, print every row again that changes, until Ctrl-C. Counters and ages are no change; -o json is an
+    /// event a line.
+    #[arg(short, long)]
+    pub watch: bool,
+    /// Watch, without the list at first.
+    #[arg(long)]
+    pub watch_only: bool,
+    /// Print ADDED, MODIFIED or DELETED before each row that is watched.
+    #[arg(long)]
+    pub output_watch_events: bool,
+    /// How often to ask the agent while watching.
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s")]
+    pub interval: Duration,
+    /// What fingers that know kubectl type: told apart from an unknown flag.
+    #[arg(short = 'l', long, value_name = "SELECTOR", hide = true, value_parser = no_selector)]
+    pub selector: Option<String>,
 }
 
-/// Asks the agent and prints the list.
+/// An agent tells no labels of policies, and those of the cluster are kubectl's to ask for.
+fn no_selector(_: &str) -> Result<String, String> {
+    Err("an agent tells no labels; choose rows with --filter, or let kubectl choose: kubectl balancing get \
+         $(kubectl get lr -l SELECTOR -o name)"
+        .to_owned())
+}
+
+/// Asks the agent and prints the list. Answers whether Ctrl-C ended it.
 pub async fn run(
     args: &GetArgs,
     client: &Client,
     out: &mut dyn Write,
     err: &mut dyn Write,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match args.what.kind {
         Kind::Policies(_) => check::<PolicyTopItem>(args)?,
         Kind::Nodes => check::<NodeTopItem>(args)?,
         Kind::Frontends => check::<FrontendTopItem>(args)?,
         Kind::Backends => check::<BackendTopItem>(args)?,
+    }
+    if args.watch || args.watch_only {
+        match args.what.kind {
+            Kind::Policies(kind) => watch::run(args, client, out, err, |b| policies(b, kind)).await?,
+            Kind::Nodes => watch::run(args, client, out, err, |b| b.nodes.clone()).await?,
+            Kind::Frontends => watch::run(args, client, out, err, |b| b.frontends.clone()).await?,
+            Kind::Backends => watch::run(args, client, out, err, |b| b.backends.clone()).await?,
+        }
+        return Ok(true);
     }
     let board = Board::new(Sample::of_one(client.sample().await?), None);
     let list = list(args, &board)?;
@@ -133,7 +167,11 @@ pub async fn run(
     {
         writeln!(err, "No {} found.", args.what.kind)?;
     }
-    Ok(())
+    Ok(false)
+}
+
+fn policies(board: &Board, kind: Option<PolicyKind>) -> Vec<PolicyTopItem> {
+    board.policies.iter().filter(|p| kind.is_none_or(|k| k == p.policy.kind)).cloned().collect()
 }
 
 fn check<R: Row>(args: &GetArgs) -> Result<(), Error> {
@@ -151,11 +189,7 @@ struct List {
 
 fn list(args: &GetArgs, board: &Board) -> Result<List, Error> {
     match args.what.kind {
-        Kind::Policies(kind) => {
-            let of_kind = |p: &&PolicyTopItem| kind.is_none_or(|k| k == p.policy.kind);
-            let rows: Vec<PolicyTopItem> = board.policies.iter().filter(of_kind).cloned().collect();
-            listed(args, board, &rows, POLICY_LIST)
-        }
+        Kind::Policies(kind) => listed(args, board, &policies(board, kind), POLICY_LIST),
         Kind::Nodes => listed(args, board, &board.nodes, NODE_LIST),
         Kind::Frontends => listed(args, board, &board.frontends, FRONTEND_LIST),
         Kind::Backends => listed(args, board, &board.backends, BACKEND_LIST),
@@ -215,21 +249,47 @@ impl Named for BackendTopItem {
     }
 }
 
-fn listed<R: Named + Serialize>(
+/// The rows that the command line chooses, in its order, and what it names in vain.
+struct Chosen<R> {
+    rows: Vec<R>,
+    missing: Vec<String>,
+}
+
+impl<R: Named + Clone> Chosen<R> {
+    fn of(args: &GetArgs, rows: &[R]) -> Result<Self, Error> {
+        let sort = args.sort_by.as_deref().map(Sort::parse::<R>).transpose()?;
+        let kind = args.what.kind;
+        let asked: Vec<&str> =
+            args.what.name.iter().chain(&args.names).map(|name| without_kind(kind, name)).collect();
+        let missing = asked.iter().filter(|n| !rows.iter().any(|r| is_called(r, n)));
+        let missing: Vec<String> = missing.map(|n| not_found(kind, n, rows)).collect();
+        let rows = order(rows, &Filter::parse::<R>(&args.filter)?, sort)
+            .into_iter()
+            .map(|i| &rows[i])
+            .filter(|r| asked.is_empty() || asked.iter().any(|n| is_called(*r, n)))
+            .cloned()
+            .collect();
+        Ok(Self { rows, missing })
+    }
+}
+
+/// `NAME` of `lr/NAME`, where that is the kind that is listed.
+fn without_kind(kind: Kind, name: &str) -> &str {
+    let same = |target: Target| target.kind == kind;
+    match name.split_once('/') {
+        Some((word, bare)) if !bare.is_empty() && word.parse::<Target>().is_ok_and(same) => bare,
+        _ => name,
+    }
+}
+
+fn listed<R: Named + Serialize + Clone>(
     args: &GetArgs,
     board: &Board,
     rows: &[R],
     kind: &str,
 ) -> Result<List, Error> {
-    let sort = args.sort_by.as_deref().map(Sort::parse::<R>).transpose()?;
-    let asked: Vec<&str> = args.what.name.iter().chain(&args.names).map(String::as_str).collect();
-    let missing = asked.iter().filter(|n| !rows.iter().any(|r| is_called(r, n)));
-    let missing: Vec<String> = missing.map(|n| not_found(args.what.kind, n, rows)).collect();
-    let shown: Vec<&R> = order(rows, &Filter::parse::<R>(&args.filter)?, sort)
-        .into_iter()
-        .map(|i| &rows[i])
-        .filter(|r| asked.is_empty() || asked.iter().any(|n| is_called(*r, n)))
-        .collect();
+    let Chosen { rows, missing } = Chosen::of(args, rows)?;
+    let shown: Vec<&R> = rows.iter().collect();
     let coverage = board.sample.coverage.clone();
     let top = || {
         let taken_at = board.sample.taken_at();
@@ -367,6 +427,8 @@ mod tests {
             ("x get be 192.0.2.10 192.0.2.11", 2),
             ("x get policies lost typo", 2),
             ("x get nodes n1", 1),
+            ("x get lr/lost lr/typo", 2),
+            ("x get localredirectpolicy.balancing.elf.io/lost localredirectpolicy.balancing.elf.io/typo", 2),
         ] {
             let found = get(line);
             assert_eq!((found.rows, found.missing), (rows, vec![]), "{line}");
@@ -379,6 +441,12 @@ mod tests {
             some.missing
         );
         assert!(some.missing[1].contains("`kubectl balancing get policies`"), "{:?}", some.missing);
+    }
+
+    #[test]
+    fn a_selector_is_told_where_labels_are() {
+        let wrong = Cli::try_parse_from(["x", "get", "lr", "-l", "app=x"]).unwrap_err();
+        assert!(wrong.exit_code() == 2 && wrong.to_string().contains("choose rows with --filter"), "{wrong}");
     }
 
     #[test]

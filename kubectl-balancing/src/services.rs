@@ -14,7 +14,7 @@ use crate::{
     client::Client,
     columns::{Cell, Row as _, RowId},
     output::{Error, Listing, json, jsonl, yaml},
-    sample::{BackendId, Board, NodeSample, Sample, frontend_state, owner},
+    sample::{BackendId, Board, NodeSample, Sample, frontend_state, owner, taking_rung},
     table::aligned,
     text::{parse_duration, sanitise},
 };
@@ -72,7 +72,7 @@ fn render(args: &ServicesArgs, services: &Services) -> Result<String, Error> {
         Listing::Json => json(&document(SERVICES, services))?,
         Listing::Jsonl => jsonl(&document(SERVICES, services))?,
         Listing::Yaml => yaml(&document(SERVICES, services))?,
-        Listing::Name => services.items.iter().map(|i| format!("frontend/{}\n", i.frontend)).collect(),
+        Listing::Name => services.items.iter().map(|i| format!("frontend/{}\n", i.row.frontend)).collect(),
         Listing::Table | Listing::Wide => text(args, services),
     })
 }
@@ -100,31 +100,30 @@ fn of_node(node: &NodeSample, board: &Board) -> Vec<ServiceItem> {
     node.frontends
         .items
         .iter()
-        .map(|info| item(&node.status.node.name, info, frontends.get(&info.frontend).copied(), &backends))
+        .filter_map(|info| {
+            // The board has a row for every frontend of its sample.
+            let row = frontends.get(&info.frontend)?;
+            Some(item(&node.status.node.name, info, row, &backends))
+        })
         .collect()
 }
 
 fn item(
     node: &str,
     info: &FrontendInfo,
-    counted: Option<&FrontendTopItem>,
+    counted: &FrontendTopItem,
     backends: &HashMap<RowId, &BackendTopItem>,
 ) -> ServiceItem {
-    let count = |of: fn(&FrontendTopItem) -> u64| counted.map_or(0, of);
-    ServiceItem {
-        node: node.to_owned(),
-        frontend: info.frontend,
-        scope: info.scope.clone(),
+    // One frontend may be there twice, for different callers; the counters are of both.
+    let taken = taking_rung(info).map_or(0, |r| r.backends.len());
+    let row = FrontendTopItem {
         state: frontend_state(info),
-        rungs: info.rungs.iter().map(|r| rung(info, r, backends)).collect(),
         otherwise: info.otherwise,
-        redirects: count(|c| c.redirects),
-        balanced: count(|c| c.balanced),
-        resolved: count(|c| c.resolved),
-        qos_drops: count(|c| c.qos_drops),
-        refusals: count(|c| c.refusals),
-        rates: counted.and_then(|c| c.rates),
-    }
+        backends: u32::try_from(taken).unwrap_or(u32::MAX),
+        ..counted.clone()
+    };
+    let rungs = info.rungs.iter().map(|r| rung(info, r, backends)).collect();
+    ServiceItem { node: node.to_owned(), scope: info.scope.clone(), row, rungs }
 }
 
 fn rung(info: &FrontendInfo, rung: &RungInfo, counted: &HashMap<RowId, &BackendTopItem>) -> ServiceRung {
@@ -134,10 +133,7 @@ fn rung(info: &FrontendInfo, rung: &RungInfo, counted: &HashMap<RowId, &BackendT
         let id = BackendId { address: b.address, port: b.port, protocol, owner: owner.clone() };
         let counted = counted.get(&RowId::Backend(id));
         ServiceBackend {
-            address: b.address,
-            port: b.port,
-            pod: b.pod.clone(),
-            node: b.node.clone(),
+            info: b.clone(),
             selected: counted.map_or(0, |c| c.selected),
             rates: counted.and_then(|c| c.rates),
         }
@@ -155,9 +151,9 @@ fn rung(info: &FrontendInfo, rung: &RungInfo, counted: &HashMap<RowId, &BackendT
 
 /// Is this the frontend that was asked for, or one of the Service or policy?
 fn concerns(item: &ServiceItem, asked: &str) -> bool {
-    let whole = item.frontend.to_string();
+    let whole = item.row.frontend.to_string();
     let port = whole.split('/').next().unwrap_or_default();
-    let address = item.frontend.address.to_string();
+    let address = item.row.frontend.address.to_string();
     [whole.as_str(), port, &address].iter().any(|n| n.eq_ignore_ascii_case(asked))
         || item.rungs.iter().any(|r| r.service.as_deref() == Some(asked) || short_owner(r) == asked)
 }
@@ -199,9 +195,9 @@ fn header(args: &ServicesArgs) -> Vec<String> {
 
 /// A frontend with its rungs and their backends.
 fn ladder(item: &ServiceItem) -> Vec<Vec<String>> {
-    let address = std::net::SocketAddr::new(item.frontend.address, item.frontend.port).to_string();
-    let mut first = vec![item.frontend.protocol.to_string(), address];
-    let mut flags = vec![format!("otherwise={}", item.otherwise)];
+    let address = std::net::SocketAddr::new(item.row.frontend.address, item.row.frontend.port).to_string();
+    let mut first = vec![item.row.frontend.protocol.to_string(), address];
+    let mut flags = vec![format!("otherwise={}", item.row.otherwise)];
     if item.scope != "Any" {
         flags.push(format!("scope={}", item.scope));
     }
@@ -226,9 +222,9 @@ fn ladder(item: &ServiceItem) -> Vec<Vec<String>> {
             [rung.rung.to_string(), short_owner(rung), String::new(), marks.join(" ")],
         ));
         for b in &rung.backends {
-            let address = std::net::SocketAddr::new(b.address, b.port).to_string();
-            let pod = b.pod.clone().unwrap_or_default();
-            let node = b.node.clone().unwrap_or_default();
+            let address = std::net::SocketAddr::new(b.info.address, b.info.port).to_string();
+            let pod = b.info.pod.clone().unwrap_or_default();
+            let node = b.info.node.clone().unwrap_or_default();
             rows.push(row(&mut vec!["  ->".to_owned(), address], [String::new(), pod, node, String::new()]));
         }
     }
@@ -251,20 +247,21 @@ fn counted(args: &ServicesArgs, item: &ServiceItem) -> Vec<Vec<String>> {
     let shown = |cell: Cell| if args.exact { cell.exact() } else { cell.shown() };
     let number =
         |count: u64, rate: Option<f64>| shown(if args.rate { Cell::Rate(rate) } else { Cell::Count(count) });
-    let rate = |of: fn(&balancing_api::cli::FrontendRates) -> f64| item.rates.as_ref().map(of);
-    let address = std::net::SocketAddr::new(item.frontend.address, item.frontend.port).to_string();
+    let rate = |of: fn(&balancing_api::cli::FrontendRates) -> f64| item.row.rates.as_ref().map(of);
+    let address = std::net::SocketAddr::new(item.row.frontend.address, item.row.frontend.port).to_string();
     let mut rows = vec![vec![
-        item.frontend.protocol.to_string(),
+        item.row.frontend.protocol.to_string(),
         address,
-        number(item.redirects, rate(|r| r.redirects)),
-        number(item.balanced, rate(|r| r.balanced)),
-        number(item.resolved, rate(|r| r.resolved)),
-        number(item.qos_drops, rate(|r| r.qos_drops)),
-        number(item.refusals, rate(|r| r.refusals)),
+        number(item.row.redirects, rate(|r| r.redirects)),
+        number(item.row.balanced, rate(|r| r.balanced)),
+        number(item.row.resolved, rate(|r| r.resolved)),
+        number(item.row.qos_drops, rate(|r| r.qos_drops)),
+        number(item.row.refusals, rate(|r| r.refusals)),
         String::new(),
     ]];
     for b in item.rungs.iter().flat_map(|r| &r.backends) {
-        let mut cells = vec!["  ->".to_owned(), std::net::SocketAddr::new(b.address, b.port).to_string()];
+        let mut cells =
+            vec!["  ->".to_owned(), std::net::SocketAddr::new(b.info.address, b.info.port).to_string()];
         cells.resize(7, String::new());
         cells.push(number(b.selected, b.rates.map(|r| r.selected)));
         rows.push(cells);

@@ -9,8 +9,9 @@ mod fixture;
 mod server;
 
 use std::{
+    io::{BufRead, BufReader},
     process::{Command, Output},
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -113,6 +114,58 @@ fn count_prints_so_many_samples() {
     let text = stdout(&csv);
     assert_eq!(text.matches("time,state,backend").count(), 1);
     assert!(text.lines().all(|l| l.matches(',').count() == 9), "{text}");
+}
+
+/// An agent whose world the test changes.
+fn changing(world: &Arc<Mutex<fixture::World>>, path: Option<std::path::PathBuf>) -> Server {
+    let world = world.clone();
+    let answer: server::Answer = Arc::new(move |path, _| {
+        let world = world.lock().unwrap();
+        Some(match path {
+            "/v1/status" => (200, server::document("NodeStatus", &world.status)),
+            "/v1/frontends" => (200, server::document("FrontendList", &world.programmed)),
+            "/v1/counters" => (200, server::document("Counters", &world.counters)),
+            _ => (404, Vec::new()),
+        })
+    });
+    match path {
+        Some(path) => Server::at(path, answer),
+        None => Server::new(answer),
+    }
+}
+
+#[test]
+fn what_changes_is_watched_until_ctrl_c_and_through_a_restart_of_the_agent() {
+    let world = Arc::new(Mutex::new(fixture::world()));
+    let server = changing(&world, None);
+    let args = ["get", "policies", "--watch", "--interval", "20ms"];
+    let mut child = command(&server.address(), &args)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut err = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let first: Vec<String> = out.by_ref().take(9).collect();
+    assert!(first[0].starts_with("POLICY"), "{first:?}");
+    world.lock().unwrap().policy("edge-proxy").reason = "MapFull".to_owned();
+    let changed = out.next().unwrap();
+    assert!(changed.starts_with("edge-proxy ") && changed.contains("MapFull"), "{changed}");
+    let path = server.path.clone();
+    drop(server);
+    assert!(err.by_ref().any(|l| l.starts_with("warning: failed to reach the agent")));
+    world.lock().unwrap().policy("edge-proxy").reason = "Programmed".to_owned();
+    let _server = changing(&world, Some(path));
+    assert!(err.by_ref().any(|l| l == "The agent answers again."));
+    let changed = out.next().unwrap();
+    assert!(changed.starts_with("edge-proxy ") && changed.contains("Programmed"), "{changed}");
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(out.next(), None);
+    // Who never answered is told at once.
+    let nobody = command("unix:/nonexistent", &args).output().unwrap();
+    assert_eq!(nobody.status.code(), Some(1), "{}", stderr(&nobody));
 }
 
 #[test]

@@ -79,7 +79,7 @@ pub struct ValidateArgs {
     #[arg(value_name = "FILE")]
     pub paths: Vec<PathBuf>,
 
-    /// A folder of kustomize: checks what `kubectl kustomize` makes of it
+    /// A folder of kustomize: checks what `kubectl kustomize` makes of it.
     ///
     /// Findings name the object and its path; annotations for code scanning stand at the kustomization. Remote bases are
     /// fetched by kustomize, as they would be on `kubectl apply -k`.
