@@ -1,0 +1,299 @@
+//! The loop: watches in, writes out. A thin shell around [`Core`].
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client,
+    runtime::events::{Recorder, Reporter},
+};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    core::{Core, Outcome, Task, Write},
+    health::Health,
+    leader::{self, Candidate, LeaderError, Leadership},
+    metrics::{Metrics, SourceLabel},
+    reconcile::{apply, update_status},
+    watch::{self, News, Source},
+};
+
+/// Changes on their way from the watches.
+const NEWS: usize = 1024;
+/// News that are taken in at once.
+const BATCH: usize = 256;
+/// Writes at once.
+const WRITES: usize = 8;
+/// How long a write may take.
+const WRITE: Duration = Duration::from_secs(15);
+/// How long writes may take that are under way at the end.
+const END: Duration = Duration::from_secs(5);
+/// How often the loop turns where nothing happens.
+const TURN: Duration = Duration::from_secs(5);
+
+/// What the loop needs.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the published slices.
+    pub namespace: String,
+    /// Which lease, and who wants it.
+    pub candidate: Candidate,
+    /// Shortest time between two writes of one policy's status.
+    pub status_interval: Duration,
+}
+
+/// A write that was made, or not.
+struct Done {
+    task: Task,
+    write: Write,
+    outcome: Outcome,
+}
+
+/// Runs until `end`, or until the lease is lost.
+///
+/// # Errors
+/// The lease is lost: another replica writes from now on.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    health: Arc<Health>,
+    metrics: Metrics,
+    end: CancellationToken,
+) -> Result<(), LeaderError> {
+    let (sender, news) = mpsc::channel(NEWS);
+    let mut watches = JoinSet::new();
+    watch::follow(&client, &settings.namespace, &sender, &mut watches);
+    let reporter = Reporter {
+        controller: "balancing-operator".to_owned(),
+        instance: Some(settings.candidate.identity.clone()),
+    };
+    let (done, finished) = mpsc::unbounded_channel();
+    let mut run = Loop {
+        core: Core::new(settings.status_interval),
+        missing: Source::ALWAYS.into_iter().collect(),
+        troubled: BTreeMap::new(),
+        pods: false,
+        leading: false,
+        writer: Writer {
+            recorder: Recorder::new(client.clone(), reporter),
+            namespace: settings.namespace.clone(),
+            room: Arc::new(Semaphore::new(WRITES)),
+            metrics: metrics.clone(),
+            client: client.clone(),
+            done,
+        },
+        client: client.clone(),
+        health,
+        metrics,
+        sender,
+        watches,
+        under_way: 0,
+    };
+    let mut leadership = tokio::select! {
+        leadership = leader::campaign(&client, &settings.candidate) => leadership,
+        () = end.cancelled() => return Ok(()),
+    };
+    let ended = run.turn(news, finished, &mut leadership, &end).await;
+    run.finish().await;
+    if ended.is_ok() {
+        leadership.release().await;
+    }
+    ended
+}
+
+struct Loop {
+    core: Core,
+    /// Watches that have not yet told everything.
+    missing: BTreeSet<Source>,
+    troubled: BTreeMap<Source, String>,
+    /// Are Pods watched?
+    pods: bool,
+    leading: bool,
+    writer: Writer,
+    client: Client,
+    health: Arc<Health>,
+    metrics: Metrics,
+    sender: mpsc::Sender<News>,
+    watches: JoinSet<()>,
+    under_way: usize,
+}
+
+impl Loop {
+    async fn turn(
+        &mut self,
+        mut news: mpsc::Receiver<News>,
+        mut finished: mpsc::UnboundedReceiver<Done>,
+        leadership: &mut Leadership,
+        end: &CancellationToken,
+    ) -> Result<(), LeaderError> {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            self.health.turned();
+            let next = self.core.next().filter(|_| self.writes()).map(tokio::time::Instant::from_std);
+            let turn = tokio::time::Instant::now() + TURN;
+            tokio::select! {
+                () = end.cancelled() => return Ok(()),
+                turned = leadership.turned(self.leading) => {
+                    turned?;
+                    tracing::info!("this replica holds the lease: it writes from now on");
+                    self.leading = true;
+                    self.metrics.leader.set(1);
+                    self.core.look_at_everything(Instant::now());
+                }
+                _ = news.recv_many(&mut batch, BATCH) => {
+                    for one in batch.drain(..) {
+                        self.take(one);
+                    }
+                    self.need_pods();
+                }
+                Some(done) = finished.recv() => {
+                    self.under_way -= 1;
+                    self.core.done(&done.task, &done.write, done.outcome, Instant::now());
+                }
+                () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn)) => {}
+            }
+            if self.writes() {
+                self.look();
+            }
+            self.metrics.note(self.core.agents(), self.core.policies_ready());
+        }
+    }
+
+    /// Does this replica write now? Not before it knows everything: what it does not know would look gone.
+    fn writes(&self) -> bool {
+        self.leading && self.missing.is_empty()
+    }
+
+    fn look(&mut self) {
+        let began = Instant::now();
+        let writes = self.core.look(began, Timestamp::now());
+        self.metrics.look_seconds.observe(began.elapsed().as_secs_f64());
+        for (task, write) in writes {
+            self.under_way += 1;
+            tokio::spawn(self.writer.clone().make(task, write));
+        }
+    }
+
+    fn take(&mut self, news: News) {
+        match news {
+            News::Changes(changes) => {
+                self.metrics.changes.inc_by(changes.len() as u64);
+                let now = Instant::now();
+                for change in changes {
+                    self.core.apply(change, now);
+                }
+            }
+            News::Synced(source) => {
+                self.missing.remove(&source);
+                self.metrics.note_synced(source, true);
+                self.health.source(source, None);
+            }
+            News::Trouble(source, Some(why)) => {
+                self.metrics.watch_errors.get_or_create(&SourceLabel { source: source.name() }).inc();
+                // Once it has told everything it works on the last good state.
+                if self.missing.contains(&source) {
+                    self.health.source(source, Some(why.clone()));
+                }
+                self.troubled.insert(source, why);
+            }
+            News::Trouble(source, None) => {
+                if self.troubled.remove(&source).is_some() {
+                    tracing::info!(source = source.name(), "the watch comes through again");
+                }
+            }
+        }
+    }
+
+    /// Pods are watched from the first policy on that has any behind it, for good: beginning anew costs more.
+    fn need_pods(&mut self) {
+        if self.pods || !self.core.needs_pods() {
+            return;
+        }
+        self.pods = true;
+        self.missing.insert(Source::Pods);
+        self.health.source(Source::Pods, Some("not yet listed".to_owned()));
+        watch::follow_pods(&self.client, &self.sender, &mut self.watches);
+    }
+
+    /// Waits a little for writes that are under way.
+    async fn finish(mut self) {
+        self.watches.abort_all();
+        self.metrics.leader.set(0);
+        let all = u32::try_from(WRITES).unwrap_or(u32::MAX);
+        if self.under_way > 0 && tokio::time::timeout(END, self.writer.room.acquire_many(all)).await.is_err()
+        {
+            tracing::warn!("writes are still under way at the end; another replica makes them again");
+        }
+    }
+}
+
+/// Makes writes, a few at once.
+#[derive(Clone)]
+struct Writer {
+    client: Client,
+    recorder: Recorder,
+    namespace: String,
+    room: Arc<Semaphore>,
+    metrics: Metrics,
+    done: mpsc::UnboundedSender<Done>,
+}
+
+impl Writer {
+    async fn make(self, task: Task, write: Write) {
+        let Ok(_place) = self.room.acquire().await else { return };
+        let began = Instant::now();
+        let (outcome, result) = match tokio::time::timeout(WRITE, self.send(&write)).await {
+            Ok(Ok(version)) => (Outcome::Made(version), "made"),
+            Ok(Err(error)) => judge(&task, &error),
+            Err(_) => {
+                tracing::warn!(task = ?task, "a write took too long; trying again");
+                (Outcome::Failed, "timeout")
+            }
+        };
+        self.metrics.wrote(&task, result, began.elapsed().as_secs_f64());
+        if let (Write::Status(status), Outcome::Made(_)) = (&write, &outcome) {
+            update_status::tell(&self.recorder, status).await;
+        }
+        // At the end nobody listens any more.
+        let _ = self.done.send(Done { task, write, outcome });
+    }
+
+    async fn send(&self, write: &Write) -> Result<String, kube::Error> {
+        match write {
+            Write::PolicyId { policy, uid, version, id } => {
+                tracing::info!(%policy, id, "assigning a serviceId");
+                apply::policy_id(&self.client, policy, uid, version, *id).await
+            }
+            Write::NodeId { node, uid, id } => {
+                tracing::info!(node, id, "assigning a nodeId");
+                apply::node_id(&self.client, node, uid, *id).await
+            }
+            Write::Slices(_, writes) => {
+                apply::slices(&self.client, &self.namespace, writes).await.map(|()| String::new())
+            }
+            Write::Status(write) => update_status::write(&self.client, write).await,
+        }
+    }
+}
+
+/// What a failure means: gone or changed meanwhile is no trouble, the watch tells more.
+fn judge(task: &Task, error: &kube::Error) -> (Outcome, &'static str) {
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
+            tracing::debug!(task = ?task, %error, "overtaken");
+            (Outcome::Overtaken, "overtaken")
+        }
+        error => {
+            tracing::warn!(task = ?task, %error, "failed to write; trying again");
+            (Outcome::Failed, "failed")
+        }
+    }
+}

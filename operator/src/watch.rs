@@ -1,0 +1,356 @@
+//! The watches: each object becomes a compact record at once, and nothing else of it is kept.
+
+use std::{
+    collections::{HashMap, HashSet},
+    fmt::Debug,
+    sync::Arc,
+    time::Duration,
+};
+
+use balancing_api::{
+    node_state::NodeBalancingState,
+    policy::{PolicyKind, PolicyRef},
+    records::{Converter, Name},
+};
+use futures_util::StreamExt;
+use k8s_openapi::{
+    api::{
+        core::v1::{Node, Pod, Service},
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::DynamicObject,
+    core::DeserializeGuard,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event},
+    },
+};
+use serde::de::DeserializeOwned;
+use tokio::{sync::mpsc, task::JoinSet};
+
+use crate::{
+    objects::{self, Change},
+    reconcile::apply::{LABEL_MANAGED_BY, MANAGED_BY, resource},
+};
+
+/// How often the same trouble of a watch is told.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
+/// Records made between two clean-ups of shared strings.
+const SHRINK: usize = 4096;
+
+/// What is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// LocalRedirectPolicies.
+    LocalRedirectPolicies,
+    /// BalancingPolicies.
+    BalancingPolicies,
+    /// Services.
+    Services,
+    /// Nodes.
+    Nodes,
+    /// NodeBalancingStates.
+    States,
+    /// EndpointSlices of the operator.
+    Slices,
+    /// Pods; only where a policy needs them.
+    Pods,
+}
+
+impl Source {
+    /// Those that are always watched.
+    pub const ALWAYS: [Self; 6] = [
+        Self::LocalRedirectPolicies,
+        Self::BalancingPolicies,
+        Self::Services,
+        Self::Nodes,
+        Self::States,
+        Self::Slices,
+    ];
+
+    /// Its name: the resource's.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::LocalRedirectPolicies => "localredirectpolicies",
+            Self::BalancingPolicies => "balancingpolicies",
+            Self::Services => "services",
+            Self::Nodes => "nodes",
+            Self::States => "nodebalancingstates",
+            Self::Slices => "endpointslices",
+            Self::Pods => "pods",
+        }
+    }
+}
+
+/// What a watch says.
+#[derive(Debug)]
+pub enum News {
+    /// Objects changed.
+    Changes(Vec<Change>),
+    /// All objects that there are have been told.
+    Synced(Source),
+    /// The watch does not come through; `None`: it does again.
+    Trouble(Source, Option<String>),
+}
+
+/// Begins to watch what is always watched. The watches end when nobody receives any longer.
+pub fn follow(client: &Client, namespace: &str, news: &mpsc::Sender<News>, tasks: &mut JoinSet<()>) {
+    for kind in [PolicyKind::LocalRedirectPolicy, PolicyKind::BalancingPolicy] {
+        let source = match kind {
+            PolicyKind::LocalRedirectPolicy => Source::LocalRedirectPolicies,
+            PolicyKind::BalancingPolicy => Source::BalancingPolicies,
+        };
+        let watch = Watch::<DynamicObject>::new(
+            source,
+            Api::all_with(client.clone(), &resource(kind)),
+            watcher::Config::default(),
+        );
+        let set = move |object: DynamicObject| {
+            let policy = objects::Policy::new(kind, object.metadata, object.data);
+            Ok(Change::Policy(policy.reference.clone(), Some(Box::new(policy))))
+        };
+        let gone = move |_: &str, name: &str| Change::Policy(PolicyRef::new(kind, name), None);
+        tasks.spawn(watch.run(news.clone(), set, gone));
+    }
+
+    let mut converter = Shrinking::default();
+    let watch = Watch::new(
+        Source::Services,
+        Api::<DeserializeGuard<Service>>::all(client.clone()),
+        watcher::Config::default(),
+    );
+    let set = move |object: Service| {
+        let service = converter.next().service(&object).map_err(|e| e.to_string())?;
+        Ok(Change::Service(service.name.clone(), Some(Arc::new(service))))
+    };
+    tasks.spawn(
+        watch.run(news.clone(), set, |namespace, name| Change::Service(Name::new(namespace, name), None)),
+    );
+
+    let mut converter = Shrinking::default();
+    let watch = Watch::new(
+        Source::Nodes,
+        Api::<DeserializeGuard<Node>>::all(client.clone()),
+        watcher::Config::default(),
+    );
+    let set = move |object: Node| {
+        let node = objects::node(converter.next(), &object).map_err(|e| e.to_string())?;
+        Ok(Change::Node(Arc::clone(&node.node.name), Some(Arc::new(node))))
+    };
+    tasks.spawn(watch.run(news.clone(), set, |_, name| Change::Node(name.into(), None)));
+
+    let (mut converter, mut references) = (Shrinking::default(), HashSet::new());
+    let all = Api::<DeserializeGuard<NodeBalancingState>>::all(client.clone());
+    let watch = Watch::new(Source::States, all, watcher::Config::default());
+    let set = move |object: NodeBalancingState| {
+        let state = objects::state(converter.next(), &mut references, &object);
+        if converter.just_shrunk() {
+            references.retain(|reference| Arc::strong_count(reference) > 1);
+        }
+        Ok(Change::State(Arc::clone(&state.node), Some(Box::new(state))))
+    };
+    tasks.spawn(watch.run(news.clone(), set, |_, name| Change::State(name.into(), None)));
+
+    let own = watcher::Config::default().labels(&format!("{LABEL_MANAGED_BY}={MANAGED_BY}"));
+    let all = Api::<DeserializeGuard<EndpointSlice>>::namespaced(client.clone(), namespace);
+    let watch = Watch::new(Source::Slices, all, own);
+    let set = |object: EndpointSlice| {
+        let slice = objects::slice(&object);
+        Ok(Change::Slice(slice.name.clone(), Some(Box::new(slice))))
+    };
+    tasks.spawn(watch.run(news.clone(), set, |_, name| Change::Slice(name.to_owned(), None)));
+}
+
+/// Begins to watch Pods.
+pub fn follow_pods(client: &Client, news: &mpsc::Sender<News>, tasks: &mut JoinSet<()>) {
+    let mut converter = Shrinking::default();
+    let watch = Watch::new(
+        Source::Pods,
+        Api::<DeserializeGuard<Pod>>::all(client.clone()),
+        watcher::Config::default(),
+    );
+    let set = move |object: Pod| {
+        let pod = converter.next().pod(&object).map_err(|e| e.to_string())?;
+        Ok(Change::Pod(pod.name.clone(), Some(Arc::new(pod))))
+    };
+    tasks
+        .spawn(watch.run(news.clone(), set, |namespace, name| Change::Pod(Name::new(namespace, name), None)));
+}
+
+/// A converter that forgets strings nobody holds.
+#[derive(Default)]
+struct Shrinking {
+    converter: Converter,
+    made: usize,
+}
+
+impl Shrinking {
+    fn next(&mut self) -> &mut Converter {
+        self.made += 1;
+        if self.just_shrunk() {
+            self.converter.strings.shrink();
+        }
+        &mut self.converter
+    }
+
+    fn just_shrunk(&self) -> bool {
+        self.made.is_multiple_of(SHRINK)
+    }
+}
+
+/// Namespace and name.
+type Key = (String, String);
+
+/// Which objects there are: what a list does not name any longer is gone.
+#[derive(Debug, Default)]
+struct Known {
+    all: HashSet<Key>,
+    listed: Option<HashSet<Key>>,
+}
+
+impl Known {
+    fn begin(&mut self) {
+        self.listed = Some(HashSet::new());
+    }
+
+    fn seen(&mut self, key: Key) {
+        if let Some(listed) = &mut self.listed {
+            listed.insert(key.clone());
+        }
+        self.all.insert(key);
+    }
+
+    fn gone(&mut self, key: &Key) {
+        self.all.remove(key);
+    }
+
+    /// Those that the list did not name.
+    fn end(&mut self) -> Vec<Key> {
+        let Some(listed) = self.listed.take() else { return Vec::new() };
+        let gone: Vec<_> = self.all.difference(&listed).cloned().collect();
+        self.all = listed;
+        gone
+    }
+}
+
+struct Watch<K> {
+    source: Source,
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+    known: Known,
+    broken: HashMap<Key, String>,
+}
+
+fn key_of(meta: &ObjectMeta) -> Key {
+    (meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
+}
+
+impl<K> Watch<K>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+    K::DynamicType: Clone,
+{
+    fn new(source: Source, api: Api<DeserializeGuard<K>>, config: watcher::Config) -> Self {
+        Self { source, api, config, known: Known::default(), broken: HashMap::new() }
+    }
+
+    /// Watches until nobody receives. An object that cannot be read keeps its last good state.
+    async fn run(
+        mut self,
+        news: mpsc::Sender<News>,
+        mut set: impl FnMut(K) -> Result<Change, String> + Send,
+        gone: impl Fn(&str, &str) -> Change + Send,
+    ) {
+        let events = watcher::watcher(self.api.clone(), self.config.clone()).default_backoff();
+        let mut events = std::pin::pin!(events);
+        let mut told: Option<(String, tokio::time::Instant)> = None;
+        while let Some(event) = events.next().await {
+            let event = match event {
+                Ok(event) => event,
+                Err(error) => {
+                    let text = error.to_string();
+                    let now = tokio::time::Instant::now();
+                    if told.as_ref().is_none_or(|(what, when)| *what != text || now > *when + TELL_AGAIN) {
+                        tracing::warn!(
+                            source = self.source.name(),
+                            error = text,
+                            "failed to watch; trying again"
+                        );
+                        told = Some((text.clone(), now));
+                    }
+                    if news.send(News::Trouble(self.source, Some(text))).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+            };
+            if told.take().is_some() && news.send(News::Trouble(self.source, None)).await.is_err() {
+                return;
+            }
+            let mut synced = false;
+            let changes: Vec<Change> = match event {
+                Event::Init => {
+                    self.known.begin();
+                    Vec::new()
+                }
+                Event::InitApply(object) | Event::Apply(object) => {
+                    self.take(object, &mut set).into_iter().collect()
+                }
+                Event::Delete(object) => {
+                    let key = key_of(object.meta());
+                    self.known.gone(&key);
+                    self.broken.remove(&key);
+                    vec![gone(&key.0, &key.1)]
+                }
+                Event::InitDone => {
+                    synced = true;
+                    self.known.end().iter().map(|(namespace, name)| gone(namespace, name)).collect()
+                }
+            };
+            if !changes.is_empty() && news.send(News::Changes(changes)).await.is_err() {
+                return;
+            }
+            if synced && news.send(News::Synced(self.source)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn take(
+        &mut self,
+        object: DeserializeGuard<K>,
+        set: &mut impl FnMut(K) -> Result<Change, String>,
+    ) -> Option<Change> {
+        let key = key_of(object.meta());
+        self.known.seen(key.clone());
+        let change = object.0.map_err(|e| e.error).and_then(|mut object| {
+            *object.managed_fields_mut() = Vec::new();
+            set(object)
+        });
+        match change {
+            Ok(change) => {
+                self.broken.remove(&key);
+                Some(change)
+            }
+            Err(error) => {
+                if self.broken.get(&key) != Some(&error) {
+                    let (namespace, name) = (&key.0, &key.1);
+                    tracing::warn!(
+                        source = self.source.name(),
+                        namespace,
+                        name,
+                        error,
+                        "failed to read an object; its last good state is kept"
+                    );
+                    self.broken.insert(key, error);
+                }
+                None
+            }
+        }
+    }
+}
