@@ -97,7 +97,8 @@ fn programmed_frontend(found: &ProgrammedFrontend, names: &Names) -> FrontendInf
             backends: backends(rung),
         });
     }
-    if let Some(rung) = found.service_rung.as_ref().filter(|rung| !rung.backends.is_empty()) {
+    // A Service without endpoints has its rung too: it says whose frontend it is that refuses.
+    if let Some(rung) = &found.service_rung {
         let port = names.services.get(&found.service_group);
         rungs.push(RungInfo {
             rung: RungKind::Service,
@@ -145,7 +146,7 @@ fn desired_frontend(
             backends: backends(&rung.backends),
         });
     }
-    if let Some(rung) = ladder.service.as_ref().filter(|rung| !rung.backends.is_empty()) {
+    if let Some(rung) = &ladder.service {
         rungs.push(RungInfo {
             rung: RungKind::Service,
             policy: None,
@@ -306,4 +307,35 @@ fn hooks(to: &Frontend) -> Vec<String> {
         Protocol::Udp => &["connect", "sendmsg"],
     };
     names.iter().map(|name| format!("{name}{family}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whoever is refused must find out by which Service: in the maps and in what they should be alike.
+    #[test]
+    fn a_service_without_endpoints_is_named() {
+        let frontend = Frontend::new([10, 96, 0, 40].into(), 80, Protocol::Tcp);
+        let service = ServicePort { namespace: "web".into(), name: "nobody".into(), port: "http".into() };
+        let group = service_group(&service, frontend.protocol.number());
+        let rung = desired::ServiceRung { service, backends: Vec::new(), affinity_seconds: Some(60) };
+        let ladder = Ladder { policy: None, service: Some(rung), otherwise: desired::Otherwise::Refuse };
+        let ladders = BTreeMap::from([(frontend, ladder)]);
+        let names = Names::new(&ladders, std::iter::empty());
+        let found = ProgrammedFrontend {
+            frontend,
+            policy: None,
+            policy_rung: None,
+            balance: false,
+            service_rung: Some(ProgrammedRung { backends: Vec::new(), affinity_seconds: Some(60) }),
+            service_group: group,
+            refuse: true,
+        };
+        let wanted = super::desired(&ladders, &names, |_| 0);
+        assert_eq!(wanted.items, programmed(&[found], &names).items);
+        let rung = &wanted.items[0].rungs[0];
+        assert_eq!((rung.rung, rung.service.as_deref()), (RungKind::Service, Some("web/nobody")));
+        assert_eq!((rung.service_port.as_deref(), rung.backends.as_slice()), (Some("http"), &[][..]));
+    }
 }
