@@ -1,6 +1,11 @@
 //! A client of the API server for tests: objects are JSON, warnings are seen, and a call blocks.
 
-use std::{fmt, path::Path, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use http::{Method, Request};
@@ -87,6 +92,17 @@ impl Kube {
         Ok(Self { runtime, client })
     }
 
+    /// A client of a plain HTTP server that is no API server.
+    ///
+    /// # Errors
+    /// The machine refuses.
+    pub fn plain(address: IpAddr, port: u16) -> Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let config = Config::new(format!("http://{}", SocketAddr::new(address, port)).parse()?);
+        let client = runtime.block_on(async { Client::try_from(config) })?;
+        Ok(Self { runtime, client })
+    }
+
     /// Any request.
     ///
     /// # Errors
@@ -147,8 +163,10 @@ impl Kube {
     pub fn create(&self, object: &Value) -> Result<Value> {
         let place = place(object)?;
         let what = || format!("create {}", place.path());
-        let made =
-            self.request(&Method::POST, &place.collection, JSON, Some(object))?.object().with_context(what)?;
+        let made = self
+            .request(&Method::POST, &place.collection, JSON, Some(object))?
+            .object()
+            .with_context(what)?;
         match object.get("status") {
             Some(status) => self.set_status(&place.path(), status),
             None => Ok(made),

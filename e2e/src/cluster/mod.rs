@@ -11,10 +11,13 @@
 
 pub mod binaries;
 mod control_plane;
+pub mod helm;
 mod kube;
 mod node;
 pub mod objects;
+mod operator;
 mod pki;
+pub mod pods;
 mod process;
 
 use std::{collections::BTreeMap, net::IpAddr};
@@ -24,7 +27,9 @@ use anyhow::Result;
 pub use self::{
     control_plane::{ControlPlane, ControlPlaneOptions},
     kube::{Answer, Kube},
-    node::{ACCOUNT, ClusterNode, NAMESPACE},
+    node::ClusterNode,
+    operator::Operator,
+    pods::{NAMESPACE, OwnPod},
     process::Process,
 };
 use crate::{
@@ -62,7 +67,7 @@ const HOME: &str = "ctl";
 /// Why no control plane can run here, or nothing.
 #[must_use]
 pub fn missing() -> Option<String> {
-    let programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl"];
+    let programs = ["etcd", "kube-apiserver", "kube-controller-manager", "kubectl", "helm"];
     run::missing()
         .or_else(|| programs.into_iter().find_map(|p| binaries::program(p).err().map(|e| format!("{e:#}"))))
 }

@@ -1,4 +1,4 @@
-//! A node of a cluster: its Node object, its ground on this machine, and an agent that runs as its pod would.
+//! A node of a cluster: its Node object, its ground on this machine, and an agent that stands for its DaemonSet's pod.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -6,29 +6,24 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{ControlPlane, Kube, objects};
+use super::{ControlPlane, OwnPod, objects};
 use crate::{
-    agent::{Agent, Api, Source},
+    agent::{Agent, Api, Options, Source},
     client::Client,
     ground::Ground,
     network::Network,
 };
 
-/// The namespace of the product.
-pub const NAMESPACE: &str = "elf";
-/// The agents' service account.
-pub const ACCOUNT: &str = "balancing-agent";
-
-/// A node. Its processes and places go when it is dropped; its objects stay for the next test to see or remove.
+/// A node. Its processes and places go when it is dropped; its Node and pods stay, for the next that joins as it.
 #[derive(Debug)]
 pub struct ClusterNode<'n> {
     /// Its agent. Declared first, so that it ends before its places go.
     pub agent: Agent,
     ground: Ground<'n>,
-    /// Its agent's token, for tests that try what it may do.
-    pub token: String,
+    /// The pod that its agent stands for.
+    pub pod: OwnPod,
 }
 
 impl<'n> Deref for ClusterNode<'n> {
@@ -46,23 +41,40 @@ impl DerefMut for ClusterNode<'_> {
 }
 
 impl<'n> ClusterNode<'n> {
-    /// A node named as the namespace of its host. Its Node is made if it is not there; its agent, which is not started
-    /// yet, has a token that is bound to a pod of the agents' service account on this node, as kubelet would give it.
+    /// A node named as the namespace of its host. Its Node is made if it is not there. Its agent, which is not started
+    /// yet, has the token of the pod that the DaemonSet made for this node.
     ///
     /// # Errors
-    /// The service account is not there, or the machine or API server refuses.
+    /// The product is not installed, or the machine or API server refuses.
     pub fn join(network: &'n Network, plane: &ControlPlane, name: &str) -> Result<Self> {
         let kube = plane.admin()?;
         let node = objects::node(network, name);
         if !kube.get(&objects::place(&node)?.path())?.is_success() {
             kube.create(&node)?;
         }
-        let pod = agent_pod(&kube, name)?;
-        let token = bound_token(&kube, &pod)?;
-        let kubeconfig = plane.kubeconfig_with(&format!("agent-{name}"), &token)?;
+        let pod = OwnPod::of_daemon_set(plane, "agent", name)?;
         let ground = Ground::new(network, name)?;
-        let agent = Agent::new(ground.places(Source::Kubeconfig(kubeconfig)));
-        Ok(Self { agent, ground, token })
+        let agent = Agent::new(ground.places(Source::Kubeconfig(pod.kubeconfig.clone())));
+        Ok(Self { agent, ground, pod })
+    }
+
+    /// Starts its agent as the DaemonSet would, with these options besides, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or is not ready in time; the error holds the end of its log.
+    pub fn start(&mut self, options: &Options) -> Result<()> {
+        self.spawn(options)?;
+        self.agent.wait_ready()
+    }
+
+    /// As [`Self::start`], without waiting.
+    ///
+    /// # Errors
+    /// The binary was not built, or an agent is running.
+    pub fn spawn(&mut self, options: &Options) -> Result<()> {
+        let mut options = options.clone();
+        options.env = self.pod.variables().into_iter().chain(options.env).collect();
+        self.agent.spawn(&options)
     }
 
     /// Its agent's API.
@@ -80,46 +92,22 @@ impl<'n> ClusterNode<'n> {
         let cgroup = PathBuf::from(format!("kubepods/besteffort/pod{uid}/main"));
         self.client_below(netns, &cgroup)
     }
+
+    /// The agent lives and has not panicked, and what is in the maps is what was compiled.
+    ///
+    /// # Errors
+    /// One of these is not so.
+    pub fn healthy(&mut self) -> Result<()> {
+        self.agent.alive()?;
+        self.agent.no_panic()?;
+        let (programmed, desired) = (self.api().frontends("programmed")?, self.api().frontends("desired")?);
+        ensure!(programmed.items == desired.items, "programmed: {programmed:#?}\ndesired: {desired:#?}");
+        Ok(())
+    }
 }
 
 impl Drop for ClusterNode<'_> {
     fn drop(&mut self) {
         self.agent.keep_log();
     }
-}
-
-/// The pod that an agent's token is bound to.
-fn agent_pod(kube: &Kube, node: &str) -> Result<Value> {
-    let name = format!("{ACCOUNT}-{node}");
-    let path = objects::path("Pod", NAMESPACE, &name)?;
-    let there = kube.get(&path)?;
-    if there.is_success() {
-        return there.object();
-    }
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"e2e": "agent"}},
-        "spec": {
-            "nodeName": node, "hostNetwork": true, "serviceAccountName": ACCOUNT,
-            "tolerations": [{"operator": "Exists"}],
-            "containers": [{"name": "agent", "image": "example.invalid/agent:1"}],
-        },
-    });
-    kube.create(&pod)
-}
-
-fn bound_token(kube: &Kube, pod: &Value) -> Result<String> {
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token");
-    let meta = &pod["metadata"];
-    let request = json!({
-        "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": {
-            "expirationSeconds": 7200,
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]},
-        },
-    });
-    let answer = kube.request(&http::Method::POST, &path, "application/json", Some(&request))?.object()?;
-    let token = answer["status"]["token"].as_str().unwrap_or_default();
-    ensure!(!token.is_empty(), "no token in {answer}");
-    Ok(token.to_owned())
 }

@@ -99,7 +99,8 @@ pub fn written(mut object: Value) -> Value {
 /// The Node whose host is the namespace of that name, Ready.
 #[must_use]
 pub fn node(network: &Network, name: &str) -> Value {
-    manifests::node(name, &[network.v4(name), network.v6(name)], json!({"kubernetes.io/hostname": name}))
+    let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
+    manifests::node(name, &[network.v4(name), network.v6(name)], labels)
 }
 
 /// A Ready pod of these labels in the namespace `space` of the network, on a node.

@@ -7,47 +7,21 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use balancing_e2e::cluster::{ACCOUNT, ControlPlane, Kube, NAMESPACE, binaries, objects};
-use serde_json::{Value, json};
+use balancing_e2e::cluster::{ControlPlane, Kube, binaries, helm, objects};
+use serde_json::Value;
 
 /// How long something may take to come to pass before a test fails. What is promised is measured elsewhere.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
-/// Puts the definitions, the namespace and the agents' account with its rights into a cluster.
-pub(crate) fn install(kube: &Kube) -> Result<()> {
+/// Installs the chart.
+pub(crate) fn install(plane: &ControlPlane) -> Result<()> {
+    helm::install(plane, &[])?;
+    let kube = plane.admin()?;
     for definition in balancing_api::crd::all() {
-        kube.apply(&definition)?;
         let path = objects::place(&definition)?.path();
         kube.wait_for(&path, SOON, "an established definition", |d| is_true(d, "Established"))?;
     }
-    for object in agents_account() {
-        kube.apply(&object)?;
-    }
     Ok(())
-}
-
-/// The agents' account and what it may do.
-fn agents_account() -> Vec<Value> {
-    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
-    let read = ["get", "list", "watch"];
-    let rules = [
-        rule("", &["services", "pods", "nodes"], &read),
-        rule("discovery.k8s.io", &["endpointslices"], &read),
-        rule("balancing.elf.io", &["localredirectpolicies", "balancingpolicies"], &read),
-        rule("balancing.elf.io", &["nodebalancingstates"], &["get", "create", "patch", "update"]),
-        rule("balancing.elf.io", &["nodebalancingstates/status"], &["patch", "update"]),
-    ];
-    let account = json!({"name": ACCOUNT, "namespace": NAMESPACE});
-    vec![
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
-        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": account}),
-        json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": {"name": ACCOUNT}, "rules": rules}),
-        json!({
-            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": ACCOUNT},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": ACCOUNT},
-            "subjects": [{"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE}],
-        }),
-    ]
 }
 
 /// Objects of a test: they are deleted when this is dropped, the last first.

@@ -100,6 +100,6 @@ fn make_cluster() -> Result<Cluster> {
     cluster::enter(&network)?;
     let plane = ControlPlane::start(&network, "ctl", ControlPlaneOptions::default())
         .context("the control plane of the tests")?;
-    bed::install(&plane.admin()?).context("the product in the control plane")?;
+    bed::install(&plane).context("the product in the control plane")?;
     Ok(Cluster { plane, network })
 }
