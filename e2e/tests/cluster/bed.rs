@@ -2,13 +2,26 @@
 
 use std::{
     cell::RefCell,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     process::{Command, Output, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
-use balancing_e2e::cluster::{ControlPlane, Kube, binaries, helm, objects};
-use serde_json::Value;
+use balancing_e2e::{
+    cluster::{ClusterNode, ControlPlane, Kube, binaries, helm, objects},
+    judge::tally,
+    manifests::{Front, redirect, with},
+    protocol::{Flow, Mode},
+    wait,
+};
+use serde_json::{Value, json};
+
+use crate::Cluster;
+
+/// ClusterIPs of Service `default/dns`.
+pub(crate) const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
+pub(crate) const DNS6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x10));
 
 /// How long something may take to come to pass before a test fails. What is promised is measured elsewhere.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
@@ -100,4 +113,66 @@ pub(crate) fn kubectl_ok(plane: &ControlPlane, user: &str, arguments: &[&str]) -
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     ensure!(output.status.success(), "kubectl {arguments:?} ended with {}: {err}", output.status);
     Ok((out, err))
+}
+
+/// A datagram of an unconnected socket.
+pub(crate) fn udp(ip: IpAddr, port: u16) -> Flow {
+    Flow { mode: Mode::Udp, to: SocketAddr::new(ip, port), mapped: false }
+}
+
+/// A connection.
+pub(crate) fn tcp(ip: IpAddr, port: u16) -> Flow {
+    Flow { mode: Mode::Tcp, to: SocketAddr::new(ip, port), mapped: false }
+}
+
+/// Service `default/dns`, dual-stack, 53/UDP and 53/TCP, and its one pod, `b3` on node n3.
+pub(crate) fn dns_service(cluster: &Cluster, scene: &Scene) -> Result<Value> {
+    let labels = json!({"app": "dns"});
+    let ports = ["dns:53/UDP", "dns-tcp:53/TCP"];
+    scene.create(&objects::service("dns", &[DNS, DNS6], &ports, labels.clone()))?;
+    let pod = objects::pod(&cluster.network, "dns-1", "b3", "n3", labels);
+    scene.create(&pod.object())
+}
+
+/// A node's cache, in namespace `aN` on node nN.
+pub(crate) fn local_cache(cluster: &Cluster, scene: &Scene, node: u8) -> Result<Value> {
+    let (space, host) = (format!("a{node}"), format!("n{node}"));
+    let labels = json!({"app": "dns-cache"});
+    let pod = objects::pod(&cluster.network, &format!("dns-cache-{node}"), &space, &host, labels);
+    scene.create(&pod.object())
+}
+
+/// Policy `dns`: both ports of the Service lead to 5353 of local caches.
+pub(crate) fn dns_policy() -> Value {
+    let (front, back) = (["dns:53/UDP", "dns-tcp:53/TCP"], ["dns:5353/UDP", "dns-tcp:5353/TCP"]);
+    let policy = redirect("dns", Front::Service("default/dns"), Some(&front), &back);
+    with(policy, "/spec/backend/endpointSelector/matchLabels", json!({"app": "dns-cache"}))
+}
+
+/// New sockets of a host process in that namespace end in `want`: soon, and then eight times in a row.
+pub(crate) fn expect(
+    cluster: &Cluster,
+    node: &mut ClusterNode<'_>,
+    client: &str,
+    flow: Flow,
+    want: &str,
+) -> Result<()> {
+    let (name, network) = (node.name().to_owned(), &cluster.network);
+    let mut last = String::new();
+    let reached = wait::until(
+        SOON,
+        || format!("{flow:?} of {client} on {name} ends in {want}"),
+        || {
+            last = network.label(&node.client(client)?.dial(flow)?);
+            Ok((last == want).then_some(()))
+        },
+    );
+    reached.with_context(|| format!("it ends in {last}\n{}", node.agent.log_tail()))?;
+    let seen = node.client(client)?.dial_all(vec![flow], 8)?;
+    let seen = tally(seen.iter().map(|outcome| network.label(outcome)));
+    ensure!(
+        seen.len() == 1 && seen.contains_key(want),
+        "{flow:?} of {client} on {name}: {seen:?}, not {want}"
+    );
+    Ok(())
 }

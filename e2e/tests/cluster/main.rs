@@ -5,6 +5,7 @@
 
 mod bed;
 mod fixtures;
+mod nodes;
 mod policies;
 
 use std::{
@@ -32,7 +33,8 @@ struct Cluster {
 type Test = fn(&Cluster) -> Result<()>;
 
 /// The tests by theme.
-const THEMES: &[(&str, &[(&str, Test)])] = &[("fixtures", fixtures::TESTS), ("policies", policies::TESTS)];
+const THEMES: &[(&str, &[(&str, Test)])] =
+    &[("fixtures", fixtures::TESTS), ("policies", policies::TESTS), ("nodes", nodes::TESTS)];
 
 /// The error of a test that cannot run on this machine: it counts as ignored.
 #[derive(Debug)]
