@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::{
     asked,
     kernel::MANY,
-    loader::{CAPABILITIES, DEFAULT_SIZES, Loader, Request},
+    loader::{CAPABILITIES, Loader, Request},
     peers,
     plan::{self, PORT, Plan, VIP_PORT, backend, vip},
     report::Metric,
@@ -304,7 +304,7 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
     let total: u64 = map_memory.iter().map(|(_, bytes)| bytes).sum();
     let (many_cpus, largest) = for_many_cpus(128)?;
     notes.push(format!("maps here, MB: {}", listed(&map_memory)));
-    notes.push(format!("maps on 128 CPUs at the default sizes, MB: {}", listed(&largest)));
+    notes.push(format!("maps on 128 CPUs, MB: {}", listed(&largest)));
     Ok(vec![
         p50,
         Metric::new("M13-p99", "the same, p99", of(0.99) - own, "ms").at_most(20.0),
@@ -429,17 +429,14 @@ fn for_many_cpus(cpus: usize) -> Result<(u64, Vec<(String, u64)>)> {
     let subject = Subject::start("cpus", Kind::Agent)?;
     fs::create_dir_all(&subject.bpffs)?;
     let mut loader = Loader::start(CAPABILITIES)?;
+    let plan = Plan { services: MANY, both: false, ..Plan::default() };
     loader.ask::<()>(&Request::Open {
         bpffs: subject.bpffs.clone(),
         cgroup: subject.cgroup().to_owned(),
-        sizes: DEFAULT_SIZES,
+        need: plan.need(),
         cpus,
     })?;
-    loader.ask::<crate::loader::Written>(&Request::Fill(Plan {
-        services: MANY,
-        both: false,
-        ..Plan::default()
-    }))?;
+    loader.ask::<crate::loader::Written>(&Request::Fill(plan))?;
     let mut maps = memory_of_maps(&subject.bpffs)?;
     for (name, bytes) in &mut maps {
         if name == "policy_counters" {

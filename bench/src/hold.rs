@@ -157,7 +157,9 @@ fn changes(times: u32) -> Result<Vec<Metric>> {
     }
     let single = done;
     let mut done = Done::default();
-    let mut subject = Subject::start("bursts", Kind::Product(many[0].clone()))?;
+    // A set is there until the last reader of the one before has gone.
+    let need = many.iter().map(Plan::need).fold((0, 0), |sum, need| (sum.0.max(need.0), sum.1 + need.1));
+    let mut subject = Subject::start_sized("bursts", Kind::Product(many[0].clone()), need)?;
     subject.show_backends()?;
     churn(
         &mut subject,

@@ -1,16 +1,17 @@
 //! The data path: M1 to M8, M16 and what each feature costs.
 
-use std::{collections::BTreeMap, os::fd::AsFd};
+use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 
 use crate::{
+    asked,
+    loader::{CAPABILITIES, Loader, Request, Verified},
     peers,
     plan::{self, Plan},
     report::Metric,
-    stats::{Random, estimate, median, paired},
+    stats::{Random, estimate, paired},
     subject::{Kind, Subject},
-    sys,
     worker::{Batch, Operation},
 };
 
@@ -36,6 +37,8 @@ enum Target {
 /// What is done, and which hooks' time is its cost.
 struct Case {
     name: &'static str,
+    /// The figures that it is for.
+    ids: &'static [&'static str],
     operation: Operation,
     target: Target,
     count: u32,
@@ -49,6 +52,7 @@ const BASE: &[&str] = &["empty", "ideal", "product"];
 const CASES: &[Case] = &[
     Case {
         name: "reconnect",
+        ids: &["M1", "M6", "M8", "F"],
         operation: Operation::Reconnect,
         target: Target::Service,
         count: 200,
@@ -64,11 +68,13 @@ const CASES: &[Case] = &[
             "exempt",
             "lease",
             "affinity",
+            "unchecked",
             "many",
         ],
     },
     Case {
         name: "tcp",
+        ids: &["M2"],
         operation: Operation::Tcp,
         target: Target::Service,
         count: 20,
@@ -77,6 +83,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "udp",
+        ids: &["M3"],
         operation: Operation::NewUdp,
         target: Target::Service,
         count: 50,
@@ -85,6 +92,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "first datagram",
+        ids: &["M3"],
         operation: Operation::NewSend,
         target: Target::Service,
         count: 30,
@@ -93,6 +101,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "sendmsg",
+        ids: &["M4"],
         operation: Operation::Send,
         target: Target::Service,
         count: 50,
@@ -101,6 +110,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "recvmsg",
+        ids: &["M4"],
         operation: Operation::Send,
         target: Target::Service,
         count: 50,
@@ -109,6 +119,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "recv connected",
+        ids: &["M4"],
         operation: Operation::Echo,
         target: Target::Service,
         count: 50,
@@ -117,6 +128,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "peer tcp",
+        ids: &["M4"],
         operation: Operation::PeerTcp,
         target: Target::Service,
         count: 200,
@@ -125,6 +137,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "peer udp",
+        ids: &["M4"],
         operation: Operation::PeerUdp,
         target: Target::Service,
         count: 200,
@@ -133,6 +146,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "miss",
+        ids: &["M5"],
         operation: Operation::Reconnect,
         target: Target::Other,
         count: 200,
@@ -141,6 +155,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "random",
+        ids: &["M6"],
         operation: Operation::ReconnectRandom(MANY),
         target: Target::Service,
         count: 200,
@@ -149,6 +164,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "six",
+        ids: &["F"],
         operation: Operation::Reconnect,
         target: Target::Service6,
         count: 200,
@@ -157,6 +173,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "e2e tcp",
+        ids: &["M7"],
         operation: Operation::Tcp,
         target: Target::Service,
         count: 20,
@@ -165,6 +182,7 @@ const CASES: &[Case] = &[
     },
     Case {
         name: "e2e udp",
+        ids: &["M7"],
         operation: Operation::NewUdp,
         target: Target::Service,
         count: 50,
@@ -180,8 +198,8 @@ fn product(plan: Plan) -> Kind {
     Kind::Product(plan)
 }
 
-/// All subjects, set up. Rules of kube-proxy only where their programs are.
-fn subjects(notes: &mut Vec<String>) -> Result<Vec<Subject>> {
+/// The subjects of these cases, set up. Rules of kube-proxy only where their programs are.
+fn subjects(cases: &[&Case], notes: &mut Vec<String>) -> Result<Vec<Subject>> {
     let service = Plan::default();
     let policy = Plan { policy: true, service: false, ..Plan::default() };
     let many = Plan { services: MANY, both: false, ..Plan::default() };
@@ -197,6 +215,7 @@ fn subjects(notes: &mut Vec<String>) -> Result<Vec<Subject>> {
         ("exempt", product(Plan { exempt: true, ..policy.clone() })),
         ("lease", product(Plan { service: true, ..policy })),
         ("affinity", product(Plan { affinity: true, ..service.clone() })),
+        ("unchecked", Kind::Unchecked(service.clone())),
         ("six", product(Plan { six: true, ..service })),
         ("ideal-many", Kind::Ideal(MANY)),
         ("many", product(many)),
@@ -205,6 +224,9 @@ fn subjects(notes: &mut Vec<String>) -> Result<Vec<Subject>> {
     ];
     let mut subjects = Vec::new();
     for (name, kind) in all {
+        if !cases.iter().any(|case| case.subjects.contains(&name)) {
+            continue;
+        }
         if let Kind::Rules(rules, _) = &kind
             && !rules.is_installed()
         {
@@ -225,7 +247,6 @@ fn subjects(notes: &mut Vec<String>) -> Result<Vec<Subject>> {
             "all-events" => (u32::MAX, u32::MAX),
             _ => continue,
         };
-        use crate::loader::Request;
         subject.loader()?.ask::<()>(&Request::Events { sample_below, per_second })?;
         subject.loader()?.ask::<()>(&Request::Consume(true))?;
     }
@@ -248,6 +269,11 @@ impl Samples {
         self.0.get(&(case, subject))
     }
 
+    /// Was anybody measured in this case?
+    fn has(&self, case: &'static str) -> bool {
+        self.0.keys().any(|(name, _)| *name == case)
+    }
+
     fn of(&self, case: &'static str, subject: &'static str) -> Result<&Vec<Vec<f64>>> {
         self.get(case, subject).with_context(|| format!("{subject} was not measured in {case}"))
     }
@@ -265,20 +291,10 @@ impl Samples {
         subject: &'static str,
         to: &'static str,
     ) -> Result<Metric> {
-        self.metric_of(id, name, (case, subject), (case, to))
-    }
-
-    fn metric_of(
-        &self,
-        id: &str,
-        name: &str,
-        what: (&'static str, &'static str),
-        to: (&'static str, &'static str),
-    ) -> Result<Metric> {
-        let ratio = estimate(&paired(self.of(what.0, what.1)?, self.of(to.0, to.1)?, |a, b| a / b));
-        Ok(Metric::new(id, name, self.middle(what.0, what.1)?, "ns").against(
-            to.1,
-            self.middle(to.0, to.1)?,
+        let ratio = estimate(&paired(self.of(case, subject)?, self.of(case, to)?, |a, b| a / b));
+        Ok(Metric::new(id, name, self.middle(case, subject)?, "ns").against(
+            to,
+            self.middle(case, to)?,
             ratio,
         ))
     }
@@ -316,16 +332,16 @@ fn once(subject: &mut Subject, case: &Case) -> Result<f64> {
 }
 
 fn rounds(
+    cases: &[&Case],
     subjects: &mut [Subject],
-    effort: Effort,
+    rounds: usize,
     whole: bool,
     samples: &mut Samples,
     random: &mut Random,
 ) -> Result<()> {
-    let cases: Vec<&Case> = CASES.iter().filter(|case| case.hooks.is_empty() == whole).collect();
     // The first round makes the sockets that stay; it does not count.
-    for round in 0..=effort.rounds {
-        for case in &cases {
+    for round in 0..=rounds {
+        for case in cases.iter().filter(|case| case.hooks.is_empty() == whole) {
             let mut order: Vec<usize> =
                 (0..subjects.len()).filter(|i| case.subjects.contains(&subjects[*i].name)).collect();
             random.shuffle(&mut order);
@@ -343,44 +359,35 @@ fn rounds(
     Ok(())
 }
 
-/// Sizes of the programs of a subject.
-fn sizes(subjects: &[Subject], hook: &str) -> Result<sys::Size> {
-    let subject = subjects.iter().find(|s| s.name == "product").context("no product")?;
-    Ok(sys::size(subject.program(hook).context("no program")?.as_fd())?)
-}
-
-/// Does the product load without CAP_PERFMON too? What the kernel says, in a line.
-fn without_perfmon() -> Result<String> {
-    use crate::loader::{DEFAULT_SIZES, Loader, Request};
-    let subject = Subject::start("plain", Kind::Agent)?;
-    std::fs::create_dir_all(&subject.bpffs)?;
-    let mut loader = Loader::start(&["bpf", "net_admin"])?;
-    let open = Request::Open {
-        bpffs: subject.bpffs.clone(),
-        cgroup: subject.cgroup().to_owned(),
-        sizes: DEFAULT_SIZES,
-        cpus: 0,
-    };
-    Ok(match loader.ask::<()>(&open) {
-        Ok(()) => {
-            let link = subject.bpffs.join("balancing/links/connect4");
-            let size = sys::size(sys::program_of_link(&link)?.as_fd())?;
-            format!(
-                "without CAP_PERFMON the programs load too; connect4 has {} instructions then",
-                size.translated
-            )
-        }
-        Err(e) => {
-            let said = format!("{e:#}");
-            let said = said.lines().next().unwrap_or_default();
-            format!("loaded with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON; without CAP_PERFMON: {said}")
-        }
-    })
+/// M16: sizes of the programs with the capabilities that the chart gives the agent, and without CAP_PERFMON, with which the
+/// verifier adds no code against speculation.
+fn sizes() -> Result<Vec<Metric>> {
+    let verified =
+        |capabilities: &[&str]| Loader::start(capabilities)?.ask::<Vec<Verified>>(&Request::Verify);
+    let (with, without) = (verified(CAPABILITIES)?, verified(&["bpf", "net_admin"])?);
+    let mut all = Vec::new();
+    for (with, without) in with.iter().zip(&without) {
+        let hook = &with.hook;
+        let size = with.size.as_ref().map_err(|e| anyhow::anyhow!("{hook} is refused: {e}"))?;
+        let name = format!("instructions of {hook} after the verifier; {} bytes of machine code", size.jited);
+        let mut m = Metric::new(&format!("M16-{hook}"), &name, size.translated as f64, "insns");
+        (m.against, m.baseline) = match &without.size {
+            Ok(size) => {
+                (Some(format!("without CAP_PERFMON ({} bytes)", size.jited)), Some(size.translated as f64))
+            }
+            Err(_) => (Some("without CAP_PERFMON refused".to_owned()), None),
+        };
+        all.push(m);
+    }
+    let loaded = without.iter().filter(|v| v.size.is_ok()).count();
+    let reason = without.iter().find_map(|v| Some(format!("; {}: {}", v.hook, v.size.as_ref().err()?)));
+    let name = format!("programs that load without CAP_PERFMON{}", reason.unwrap_or_default());
+    all.push(Metric::new("M16-plain", &name, loaded as f64, &format!("of {}", without.len())));
+    Ok(all)
 }
 
 /// Was a reader of the ring woken while events came?
 fn woken(subjects: &mut [Subject]) -> Result<bool> {
-    use crate::loader::Request;
     let subject = subjects.iter_mut().find(|s| s.name == "all-events").context("no subject with events")?;
     let batch = Batch { operation: Operation::Paced(5_000), to: subject.service(), count: 500, for_ms: 0 };
     subject.loader()?.ask::<()>(&Request::Consume(false))?;
@@ -393,121 +400,119 @@ fn woken(subjects: &mut [Subject]) -> Result<bool> {
     Ok(woken)
 }
 
-/// Measures, and gives the figures.
-pub fn run(effort: Effort, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
+/// Measures what these ids need (none: everything), and gives the figures.
+pub fn run(effort: Effort, ids: &[String], notes: &mut Vec<String>) -> Result<Vec<Metric>> {
     let mut samples = Samples::default();
     let mut random = Random::new(3);
-    let mut program_sizes = Vec::new();
-    let mut was_woken = false;
+    let mut was_woken = None;
+    let cases: Vec<&Case> = CASES.iter().filter(|case| asked(ids, case.ids)).collect();
     for load in 1..=effort.loads {
+        if cases.is_empty() {
+            break;
+        }
         eprintln!("bench: data path, load {load} of {}", effort.loads);
-        let mut subjects = subjects(notes)?;
-        for case in CASES {
+        let mut subjects = subjects(&cases, notes)?;
+        for case in &cases {
             for subject in subjects.iter().filter(|s| case.subjects.contains(&s.name)) {
                 samples.0.entry((case.name, subject.name)).or_default().push(Vec::new());
             }
         }
         {
             let _statistics = aya::sys::enable_stats(aya::sys::Stats::RunTime)?;
-            rounds(&mut subjects, effort, false, &mut samples, &mut random)?;
+            rounds(&cases, &mut subjects, effort.rounds, false, &mut samples, &mut random)?;
         }
-        rounds(&mut subjects, effort, true, &mut samples, &mut random)?;
-        was_woken |= woken(&mut subjects)?;
-        if load == 1 {
-            for hook in balancing_datapath::HOOKS {
-                program_sizes.push((hook, sizes(&subjects, hook)?));
-            }
+        rounds(&cases, &mut subjects, effort.rounds, true, &mut samples, &mut random)?;
+        if asked(ids, &["M8"]) {
+            was_woken = Some(was_woken.unwrap_or(false) | woken(&mut subjects)?);
         }
     }
-    let capabilities = without_perfmon()?;
-    note(notes, capabilities);
-    metrics(&samples, was_woken, &program_sizes)
+    let mut all = metrics(&samples, was_woken)?;
+    if asked(ids, &["M16"]) {
+        all.extend(sizes()?);
+    }
+    Ok(all)
 }
 
-fn metrics(s: &Samples, woken: bool, sizes: &[(&'static str, sys::Size)]) -> Result<Vec<Metric>> {
-    let mut all = vec![
-        s.metric("M1", "connect4, one UDP socket again and again", "reconnect", "product", "ideal")?
-            .ratio_at_most(2.0),
-        s.metric("M2", "connect4, new TCP sockets", "tcp", "product", "ideal")?.ratio_at_most(2.2),
-        s.metric("M3", "connect4 and sock_release, new connected UDP sockets", "udp", "product", "ideal")?
-            .ratio_at_most(3.5),
-        s.metric(
-            "M3-first",
-            "sendmsg4 and sock_release, first datagram of a new socket",
-            "first datagram",
-            "product",
-            "ideal",
-        )?,
-        s.metric("M4-sendmsg", "sendmsg4, unconnected UDP", "sendmsg", "product", "ideal")?
-            .ratio_at_most(1.7),
-        s.metric("M4-recvmsg", "recvmsg4, unconnected UDP", "recvmsg", "product", "ideal")?
-            .ratio_at_most(1.6),
-        s.metric("M4-recvmsg-connected", "recvmsg4, connected UDP", "recv connected", "product", "ideal")?,
-        s.metric("M4-getpeername", "getpeername4, TCP", "peer tcp", "product", "ideal")?.ratio_at_most(1.4),
-        s.metric("M4-getpeername-udp", "getpeername4, connected UDP", "peer udp", "product", "ideal")?,
-        s.metric("M5", "connect4, not a Service", "miss", "product", "ideal")?.ratio_at_most(1.25),
-        s.metric("M5-many", "connect4, not a Service, 10,000 Services", "miss", "many", "ideal")?,
-        s.metric(
-            "M6-hot",
-            "connect4, one of 10,000 Services again and again",
-            "reconnect",
-            "many",
-            "product",
-        )?
-        .ratio_at_most(1.08),
-        s.metric("M6-random", "connect4, random ones of 10,000 Services", "random", "many", "ideal-many")?
-            .ratio_at_most(1.8),
-        s.metric("M7", "TCP connect to close, events on", "e2e tcp", "sampled", "none")?.ratio_at_most(1.05),
-    ];
-    for (id, subject) in [
-        ("M7-empty", "empty"),
-        ("M7-ideal", "ideal"),
-        ("M7-nftables", "nftables"),
-        ("M7-iptables", "iptables"),
-    ] {
-        if s.get("e2e tcp", subject).is_some() {
-            all.push(s.metric(
-                id,
-                &format!("TCP connect to close, {subject}"),
-                "e2e tcp",
-                subject,
-                "none",
-            )?);
+/// A ratio of two subjects: id, what, case, subject, what it is compared with, and the target.
+type Row = (&'static str, &'static str, &'static str, &'static str, &'static str, Option<f64>);
+
+const RATIOS: &[Row] = &[
+    ("M1", "connect4, one UDP socket again and again", "reconnect", "product", "ideal", Some(2.0)),
+    ("M2", "connect4, new TCP sockets", "tcp", "product", "ideal", Some(2.2)),
+    ("M3", "connect4 and sock_release, new connected UDP sockets", "udp", "product", "ideal", Some(3.5)),
+    (
+        "M3-first",
+        "sendmsg4 and sock_release, first datagram of a new socket",
+        "first datagram",
+        "product",
+        "ideal",
+        None,
+    ),
+    ("M4-sendmsg", "sendmsg4, unconnected UDP", "sendmsg", "product", "ideal", Some(1.7)),
+    ("M4-recvmsg", "recvmsg4, unconnected UDP", "recvmsg", "product", "ideal", Some(1.6)),
+    ("M4-recvmsg-connected", "recvmsg4, connected UDP", "recv connected", "product", "ideal", None),
+    ("M4-getpeername", "getpeername4, TCP", "peer tcp", "product", "ideal", Some(1.4)),
+    ("M4-getpeername-udp", "getpeername4, connected UDP", "peer udp", "product", "ideal", None),
+    ("M5", "connect4, not a Service", "miss", "product", "ideal", Some(1.25)),
+    ("M5-many", "connect4, not a Service, 10,000 Services", "miss", "many", "ideal", None),
+    (
+        "M6-hot",
+        "connect4, one of 10,000 Services again and again",
+        "reconnect",
+        "many",
+        "product",
+        Some(1.08),
+    ),
+    ("M6-random", "connect4, random ones of 10,000 Services", "random", "many", "ideal-many", Some(1.8)),
+    ("M7", "TCP connect to close, events on", "e2e tcp", "sampled", "none", Some(1.05)),
+    ("M7-empty", "TCP connect to close, empty", "e2e tcp", "empty", "none", None),
+    ("M7-ideal", "TCP connect to close, ideal", "e2e tcp", "ideal", "none", None),
+    ("M7-nftables", "TCP connect to close, nftables", "e2e tcp", "nftables", "none", None),
+    ("M7-iptables", "TCP connect to close, iptables", "e2e tcp", "iptables", "none", None),
+    ("M7-udp", "UDP connect to close, events on", "e2e udp", "sampled", "none", None),
+    ("F-ipv6", "connect6, one UDP socket again and again", "six", "six", "ideal", None),
+];
+
+/// What a feature adds to connect4: id, what, the subject with it and the one without.
+const FEATURES: &[(&str, &str, &str, &str)] = &[
+    ("F-policy", "a policy's rung instead of a Service's", "policy", "product"),
+    ("F-qos", "QoS limit", "qos", "policy"),
+    ("F-exempt", "exempt callers, one level", "exempt", "policy"),
+    ("F-lease", "lease, a Service beneath", "lease", "policy"),
+    ("F-affinity", "session affinity", "affinity", "product"),
+    ("F-tag", "comparing the slot's key with the one asked for (tag check)", "product", "unchecked"),
+];
+
+fn metrics(s: &Samples, woken: Option<bool>) -> Result<Vec<Metric>> {
+    let mut all = Vec::new();
+    // Peers are not everywhere.
+    let optional = ["nftables", "iptables"];
+    for &(id, name, case, subject, to, target) in RATIOS {
+        if s.has(case) && (s.get(case, subject).is_some() || !optional.contains(&subject)) {
+            let metric = s.metric(id, name, case, subject, to)?;
+            all.push(match target {
+                Some(limit) => metric.ratio_at_most(limit),
+                None => metric,
+            });
         }
     }
-    all.push(s.metric("M7-udp", "UDP connect to close, events on", "e2e udp", "sampled", "none")?);
-    all.push(
-        s.difference("M8", "event, averaged at the default sampling", "reconnect", "sampled", "product")?
-            .at_most(130.0),
-    );
-    all.push(s.difference("M8-one", "one event", "reconnect", "all-events", "product")?.at_most(250.0));
-    all.push(
-        Metric::new("M8-wakeups", "a reader that waits on the ring is woken", f64::from(u8::from(woken)), "")
-            .at_most(0.0),
-    );
-    for (id, name, subject, to) in [
-        ("F-policy", "a policy's rung instead of a Service's", "policy", "product"),
-        ("F-qos", "QoS limit", "qos", "policy"),
-        ("F-exempt", "exempt callers, one level", "exempt", "policy"),
-        ("F-lease", "lease, a Service beneath", "lease", "policy"),
-        ("F-affinity", "session affinity", "affinity", "product"),
-    ] {
-        all.push(s.difference(id, &format!("{name}: net cost"), "reconnect", subject, to)?);
+    if s.has("reconnect") {
+        all.push(
+            s.difference("M8", "event, averaged at the default sampling", "reconnect", "sampled", "product")?
+                .at_most(130.0),
+        );
+        all.push(s.difference("M8-one", "one event", "reconnect", "all-events", "product")?.at_most(250.0));
+        for (id, name, subject, to) in FEATURES {
+            all.push(s.difference(id, &format!("{name}: net cost"), "reconnect", subject, to)?);
+        }
+        let net =
+            s.difference("M1-net", "connect4 less the empty program", "reconnect", "product", "empty")?;
+        let floor = s.difference("", "", "reconnect", "ideal", "empty")?.value;
+        all.push(Metric { against: Some("ideal".to_owned()), baseline: Some(floor), ..net });
     }
-    all.push(s.metric("F-ipv6", "connect6, one UDP socket again and again", "six", "six", "ideal")?);
-    let net = estimate(&paired(s.of("reconnect", "product")?, s.of("reconnect", "empty")?, |a, b| a - b));
-    let floor = median(&s.of("reconnect", "ideal")?.concat()) - median(&s.of("reconnect", "empty")?.concat());
-    let mut m = Metric::new("M1-net", "connect4 less the empty program", net.value, "ns").within(net);
-    m.against = Some("ideal".to_owned());
-    m.baseline = Some(floor);
-    all.push(m);
-    for (hook, size) in sizes {
-        all.push(Metric::new(
-            &format!("M16-{hook}"),
-            &format!("instructions of {hook} after the verifier"),
-            size.translated as f64,
-            "insns",
-        ));
+    if let Some(woken) = woken {
+        let name = "a reader that waits on the ring is woken";
+        all.push(Metric::new("M8-wakeups", name, f64::from(u8::from(woken)), "").at_most(0.0));
     }
     Ok(all)
 }

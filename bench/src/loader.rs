@@ -2,6 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::{
@@ -13,19 +14,27 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{MapData, RingBuf};
-use balancing_agent::kernel::{
-    Grace, KernelStore, Opened, Programmer, RuntimeChange, Sizes, View, monotonic, open,
+use aya::{
+    Ebpf,
+    maps::{MapData, RingBuf},
+    programs::{Program, ProgramError, ProgramFd},
 };
-use balancing_datapath::LAYOUT_VERSION;
+use balancing_agent::kernel::{
+    Grace, KernelStore, Opened, Programmer, Room, RuntimeChange, Sizes, View, monotonic, open,
+};
+use balancing_datapath::{HOOKS, LAYOUT_VERSION};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use crate::plan::Plan;
+use crate::{
+    plan::Plan,
+    subject::PRODUCT,
+    sys::{self, Size},
+};
 
 /// What the chart gives the agent.
 pub const CAPABILITIES: &[&str] = &["bpf", "net_admin", "perfmon"];
 /// `--max-frontends` and `--max-backends` of the agent.
-pub const DEFAULT_SIZES: (u32, u32) = (65_536, 131_072);
+const MOST: Room = Room { frontends: 65_536, backends: 131_072 };
 
 /// What the process is asked for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -36,8 +45,8 @@ pub enum Request {
         bpffs: PathBuf,
         /// The cgroup.
         cgroup: PathBuf,
-        /// Frontends and backends there is room for.
-        sizes: (u32, u32),
+        /// Frontends and backends that are needed: the maps get the sizes that the agent would give them.
+        need: (u32, u32),
         /// CPUs that the maps are made for; 0: as many as there are.
         cpus: usize,
     },
@@ -65,6 +74,17 @@ pub enum Request {
     AwaitWakeup(u64),
     /// Answers [`Counts`].
     Counts,
+    /// Loads each program, with maps of its own that are gone again. Answers a [`Verified`] for each.
+    Verify,
+}
+
+/// What the verifier made of a program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Verified {
+    /// Its hook.
+    pub hook: String,
+    /// Its size, or why it was refused.
+    pub size: Result<Size, String>,
 }
 
 /// How long filling took.
@@ -179,13 +199,16 @@ struct Held {
 }
 
 fn serve(held: &mut Option<Held>, request: Request) -> Result<serde_json::Value> {
-    if let Request::Open { bpffs, cgroup, sizes, cpus } = &request {
-        *held = Some(Held::open(bpffs, cgroup, *sizes, *cpus)?);
+    if let Request::Verify = request {
+        return Ok(serde_json::to_value(verify()?)?);
+    }
+    if let Request::Open { bpffs, cgroup, need, cpus } = &request {
+        *held = Some(Held::open(bpffs, cgroup, *need, *cpus)?);
         return Ok(serde_json::Value::Null);
     }
     let held = held.as_mut().context("nothing is open")?;
     let value = match request {
-        Request::Open { .. } => serde_json::Value::Null,
+        Request::Open { .. } | Request::Verify => serde_json::Value::Null,
         Request::Fill(plan) => serde_json::to_value(held.fill(&plan))?,
         Request::Churn { plans, times, pause_us } => {
             serde_json::to_value(held.churn(&plans, times, Duration::from_micros(pause_us)))?
@@ -205,8 +228,9 @@ fn serve(held: &mut Option<Held>, request: Request) -> Result<serde_json::Value>
 }
 
 impl Held {
-    fn open(bpffs: &Path, cgroup: &Path, sizes: (u32, u32), cpus: usize) -> Result<Self> {
-        let sizes = Sizes::new(sizes.0, sizes.1, if cpus == 0 { crate::worker::cpus() } else { cpus });
+    fn open(bpffs: &Path, cgroup: &Path, need: (u32, u32), cpus: usize) -> Result<Self> {
+        let need = Room { frontends: need.0, backends: need.1 };
+        let sizes = Sizes::fitting(need, MOST, if cpus == 0 { crate::worker::cpus() } else { cpus });
         let Opened { store, events, mut attachment, .. } = open(bpffs, cgroup, LAYOUT_VERSION, sizes)?;
         let passed = Arc::new(AtomicU64::new(0));
         let count = Arc::clone(&passed);
@@ -311,6 +335,36 @@ impl Held {
             lost: totals.events_lost,
             translated: totals.frontends.iter().map(|(_, _, c)| c.taken + c.resolved).sum(),
         })
+    }
+}
+
+fn verify() -> Result<Vec<Verified>> {
+    let mut ebpf = Ebpf::load(PRODUCT)?;
+    let each = |hook: &&str| {
+        let size = match ebpf.program_mut(hook) {
+            Some(Program::CgroupSockAddr(program)) => loaded(program.load(), || program.fd()),
+            Some(Program::CgroupSock(program)) => loaded(program.load(), || program.fd()),
+            _ => Err("no such program".to_owned()),
+        };
+        Verified { hook: (*hook).to_owned(), size }
+    };
+    Ok(HOOKS.iter().map(each).collect())
+}
+
+fn loaded<'a>(
+    result: Result<(), ProgramError>,
+    program: impl FnOnce() -> Result<&'a ProgramFd, ProgramError>,
+) -> Result<Size, String> {
+    match result.and_then(|()| program()) {
+        Ok(program) => sys::size(program.as_fd()).map_err(|e| e.to_string()),
+        Err(ProgramError::LoadError { io_error, verifier_log }) => {
+            // The last lines are statistics, and the one before is the reason.
+            let log = verifier_log.to_string();
+            let statistics = ["processed ", "verification time", "stack depth"];
+            let reason = log.lines().rev().find(|l| !statistics.iter().any(|s| l.starts_with(s)));
+            Err(reason.map_or_else(|| io_error.to_string(), |reason| reason.trim().replace('|', "/")))
+        }
+        Err(e) => Err(e.to_string()),
     }
 }
 

@@ -2,6 +2,7 @@
 #![expect(unreachable_pub, reason = "modules of a program")]
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
+mod agree;
 mod control;
 mod hold;
 mod kernel;
@@ -14,6 +15,7 @@ mod report;
 mod stats;
 mod subject;
 mod sys;
+mod top;
 mod worker;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -40,6 +42,12 @@ struct Arguments {
     /// Measures nothing: makes the page of the documentation from the newest full report in that folder.
     #[arg(long)]
     page: bool,
+    /// Measures nothing: says of each figure of these reports whether its intervals overlap.
+    #[arg(long, num_args = 2.., value_name = "REPORT", conflicts_with = "page")]
+    agree: Vec<PathBuf>,
+    /// The bench of the frames of `top`, built by `cargo xtask bench`.
+    #[arg(long, hide = true)]
+    frame: Option<PathBuf>,
     /// Where the report of everything is kept as JSON too: a folder.
     #[arg(long)]
     results: Option<PathBuf>,
@@ -59,7 +67,13 @@ fn main() -> ExitCode {
         Some("loader") => loader::main(),
         _ => {
             let arguments = Arguments::parse();
-            if arguments.page { page::write() } else { bench(&arguments) }
+            if arguments.page {
+                page::write()
+            } else if arguments.agree.is_empty() {
+                bench(&arguments)
+            } else {
+                agree::print(&arguments.agree)
+            }
         }
     };
     match result {
@@ -105,17 +119,20 @@ pub fn asked(ids: &[String], group: &[&str]) -> bool {
 
 fn measure(arguments: &Arguments) -> Result<BenchReport> {
     let effort =
-        if arguments.quick { Effort { rounds: 100, loads: 2 } } else { Effort { rounds: 300, loads: 3 } };
+        if arguments.quick { Effort { rounds: 20, loads: 5 } } else { Effort { rounds: 60, loads: 15 } };
     let mut notes = Vec::new();
     let mut metrics = Vec::new();
     worker::pin_to(0);
     if asked(&arguments.ids, &["M1", "M2", "M3", "M4", "M5", "M6", "M7", "M8", "M16", "F"]) {
-        metrics.extend(kernel::run(effort, &mut notes)?);
+        metrics.extend(kernel::run(effort, &arguments.ids, &mut notes)?);
     }
     if asked(&arguments.ids, &["M9", "M10", "M11"]) {
         metrics.extend(hold::run(arguments.quick, &arguments.ids)?);
     }
     worker::unpin();
+    if asked(&arguments.ids, &["TOP"]) {
+        metrics.extend(top::run(arguments.frame.as_deref(), effort.loads, &mut notes)?);
+    }
     if asked(&arguments.ids, &["M12", "M13", "M14", "M15"]) {
         metrics.extend(control::run(arguments.quick, &arguments.ids, &mut notes)?);
     }

@@ -92,6 +92,13 @@ pub fn policy() -> PolicyRef {
 }
 
 impl Plan {
+    /// Frontends and backends that it has.
+    #[must_use]
+    pub fn need(&self) -> (u32, u32) {
+        let frontends = self.services * if self.both { 2 } else { 1 };
+        (frontends, frontends * self.backends * (u32::from(self.policy) + u32::from(self.service)))
+    }
+
     /// The plan as changes of an empty desired state.
     #[must_use]
     pub fn changes(&self) -> Changes {

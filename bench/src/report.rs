@@ -128,6 +128,7 @@ fn cells(m: &Metric) -> [String; 7] {
         if m.ratio.is_none() { value + &interval } else { value },
         match (&m.against, m.baseline) {
             (Some(what), Some(baseline)) => format!("{what} {} {}", number(baseline), m.unit),
+            (Some(what), None) => what.clone(),
             _ => String::new(),
         },
         m.ratio.map(|ratio| format!("{ratio:.2}×{interval}")).unwrap_or_default(),

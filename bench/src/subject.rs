@@ -13,18 +13,21 @@ use aya::{
     maps::HashMap,
     programs::{CgroupAttachMode, Program},
 };
-use balancing_datapath::HOOKS;
+use balancing_agent::kernel::Sizes;
+use balancing_datapath::{HOOKS, LAYOUT_VERSION};
 use balancing_e2e::run;
 
 use crate::{
-    loader::{CAPABILITIES, DEFAULT_SIZES, Loader, Request, Written},
+    loader::{CAPABILITIES, Loader, Request, Written},
     peers,
     plan::{self, PORT, Plan, VIP_PORT, backend, backend6, vip},
     sys,
-    worker::{CPU, Worker},
+    worker::{CPU, Worker, cpus},
 };
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../ebpf/ideal.bpf.o");
+/// The product's own.
+pub static PRODUCT: &[u8] = aya::include_bytes_aligned!("../../agent-ebpf/balancing.bpf.o");
 
 /// What answers a connect.
 #[derive(Clone, Debug)]
@@ -37,6 +40,8 @@ pub enum Kind {
     Ideal(u32),
     /// The product.
     Product(Plan),
+    /// The product, whose connect4 takes a slot's key for the one asked for.
+    Unchecked(Plan),
     /// The agent, which is started apart.
     Agent,
     /// Rules of kube-proxy's shape in the namespace, no program.
@@ -73,12 +78,15 @@ pub fn base() -> Result<PathBuf> {
 impl Subject {
     /// Sets it up.
     pub fn start(name: &'static str, kind: Kind) -> Result<Self> {
-        Self::start_sized(name, kind, DEFAULT_SIZES)
-            .with_context(|| format!("failed to set up subject {name}"))
+        let need = match &kind {
+            Kind::Product(plan) | Kind::Unchecked(plan) => plan.need(),
+            _ => (0, 0),
+        };
+        Self::start_sized(name, kind, need).with_context(|| format!("failed to set up subject {name}"))
     }
 
-    /// Sets it up, the product with this many frontends and backends.
-    pub fn start_sized(name: &'static str, kind: Kind, sizes: (u32, u32)) -> Result<Self> {
+    /// Sets it up, the product with room for this many frontends and backends.
+    pub fn start_sized(name: &'static str, kind: Kind, need: (u32, u32)) -> Result<Self> {
         let cgroup = base()?.join(name);
         run::remove_cgroup(&cgroup);
         fs::create_dir(&cgroup)?;
@@ -104,7 +112,11 @@ impl Subject {
             Kind::None | Kind::Rules(..) | Kind::Agent => {}
             Kind::Empty => subject.load("empty", 0)?,
             Kind::Ideal(services) => subject.load("ideal", services)?,
-            Kind::Product(plan) => subject.open(&plan, sizes)?,
+            Kind::Product(plan) => subject.open(&plan, need)?,
+            Kind::Unchecked(plan) => {
+                subject.open(&plan, need)?;
+                subject.uncheck()?;
+            }
         }
         Ok(subject)
     }
@@ -141,11 +153,11 @@ impl Subject {
         Ok(())
     }
 
-    fn open(&mut self, plan: &Plan, sizes: (u32, u32)) -> Result<()> {
+    fn open(&mut self, plan: &Plan, need: (u32, u32)) -> Result<()> {
         run::remove_bpffs(&self.bpffs);
         fs::create_dir(&self.bpffs)?;
         let mut loader = Loader::start(CAPABILITIES)?;
-        let open = Request::Open { bpffs: self.bpffs.clone(), cgroup: self.cgroup.clone(), sizes, cpus: 0 };
+        let open = Request::Open { bpffs: self.bpffs.clone(), cgroup: self.cgroup.clone(), need, cpus: 0 };
         loader.ask::<()>(&open)?;
         self.written = loader.ask(&Request::Fill(plan.clone()))?;
         ensure!(self.written.failures == 0, "{} frontends could not be programmed", self.written.failures);
@@ -156,6 +168,47 @@ impl Subject {
             self.programs.insert(hook, program);
         }
         self.loader = Some(loader);
+        Ok(())
+    }
+
+    /// Puts a connect4 that compares no keys in the place of the agent's, over the same maps.
+    fn uncheck(&mut self) -> Result<()> {
+        let home = self.bpffs.join("balancing");
+        let pins = home.join(format!("v{LAYOUT_VERSION}"));
+        let entries = |name: &str| {
+            sys::map_entries(&pins.join(name))
+                .with_context(|| format!("failed to ask for the size of {name}"))
+        };
+        let stripes = Sizes::new(1, 1, cpus()).stripes;
+        let constants = [
+            ("COMPARE_KEYS", 0),
+            ("STRIPE_MASK", stripes - 1),
+            ("BACKENDS_LEN", entries("backends")? / stripes),
+            ("INDEX_MASK", entries("index")? - 1),
+            ("UDP_MASK", entries("udp_slots")? - 1),
+            ("TCP_MASK", entries("tcp_slots")? - 1),
+        ];
+        let mut maps = Vec::new();
+        for entry in fs::read_dir(&pins)? {
+            let entry = entry?;
+            maps.push((entry.file_name().to_string_lossy().to_uppercase(), entry.path()));
+        }
+        let mut loader = EbpfLoader::new();
+        for (name, value) in &constants {
+            loader.override_global(name, value, true);
+        }
+        for (name, path) in &maps {
+            loader.map_pin_path(name, path);
+        }
+        let mut ebpf = loader.load(PRODUCT)?;
+        let Some(Program::CgroupSockAddr(program)) = ebpf.program_mut("connect4") else {
+            bail!("no such program")
+        };
+        program.load()?;
+        let program = program.fd()?.as_fd().try_clone_to_owned()?;
+        sys::replace(&home.join("links/connect4"), program.as_fd()).context("failed to replace connect4")?;
+        self.programs.insert("connect4", program);
+        self._ebpf = Some(ebpf);
         Ok(())
     }
 
@@ -186,11 +239,6 @@ impl Subject {
             Kind::None | Kind::Empty => plan::direct(),
             _ => plan::service(),
         }
-    }
-
-    /// Its program on a hook.
-    pub fn program(&self, hook: &str) -> Option<&OwnedFd> {
-        self.programs.get(hook)
     }
 
     /// Nanoseconds spent in its programs on these hooks, so far.

@@ -11,9 +11,12 @@ use std::{
     path::Path,
 };
 
+use serde::{Deserialize, Serialize};
+
 const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+const BPF_LINK_UPDATE: libc::c_long = 29;
 const BPF_LINK_DETACH: libc::c_long = 34;
 
 /// `union bpf_attr`, as 8-byte words: large enough for every command used here.
@@ -64,6 +67,22 @@ pub fn detach(path: &Path) -> io::Result<()> {
     bpf(BPF_LINK_DETACH, &mut attr, 4).map(drop)
 }
 
+/// Puts another program behind a pinned link.
+pub fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let link = obj_get(path)?;
+    let mut attr = Attr::default();
+    // struct { u32 link_fd, new_prog_fd, flags, old_prog_fd }
+    attr[0] =
+        u64::from(link.as_raw_fd().cast_unsigned()) | u64::from(program.as_raw_fd().cast_unsigned()) << 32;
+    bpf(BPF_LINK_UPDATE, &mut attr, 16).map(drop)
+}
+
+/// Number of elements of a pinned map.
+pub fn map_entries(path: &Path) -> io::Result<u32> {
+    // struct bpf_map_info { u32 type, id, key_size, value_size, max_entries, ... }
+    Ok(info::<8>(obj_get(path)?.as_fd())?[2] as u32)
+}
+
 /// What the kernel counts of a program while run-time statistics are on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RunStats {
@@ -74,7 +93,7 @@ pub struct RunStats {
 }
 
 /// Size of a program, in what the verifier and the JIT made of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Size {
     /// Instructions after the verifier.
     pub translated: u64,
