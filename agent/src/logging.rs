@@ -32,7 +32,7 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     // The configuration has checked the text; what does not parse is left out, not everything with it.
-    let filter = EnvFilter::builder().parse_lossy(&config.level);
+    let filter = EnvFilter::builder().parse_lossy(level(&config.level));
     let lines = tracing_subscriber::fmt::layer().with_writer(writer);
     match config.format {
         LogFormat::Text => {
@@ -42,6 +42,16 @@ where
         LogFormat::Json => {
             lines.json().flatten_event(true).with_current_span(false).with_filter(filter).boxed()
         }
+    }
+}
+
+/// The client of the API server logs each failed request as an error, whoever deals with it and says so: that is left
+/// out, unless it is asked for by name.
+fn level(asked: &str) -> String {
+    if asked.contains("kube_client") {
+        asked.to_owned()
+    } else {
+        format!("{asked},kube_client::client::builder=off")
     }
 }
 

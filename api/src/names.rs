@@ -38,6 +38,9 @@ pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 /// Label of a Node with its zone (Kubernetes).
 pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
+/// Field manager of what an agent applies.
+pub const FIELD_MANAGER_AGENT: &str = "balancing-agent";
+
 /// Reasons why a rung of the ladder was or was not taken (counters, events, decisions).
 pub mod rung_reason {
     /// The rung was taken.

@@ -159,6 +159,11 @@ impl Core {
         self.after_writing();
     }
 
+    /// Was everything read once?
+    pub(super) fn synced_once(&self) -> bool {
+        self.last_progress.is_some()
+    }
+
     /// Is the source followed, and was everything in it read?
     pub(super) fn synced(&self) -> bool {
         self.last_progress.is_some() && self.unread.is_empty() && self.touch == Touch::Live
@@ -375,8 +380,8 @@ impl Core {
         u32::try_from(backends.len()).unwrap_or(u32::MAX)
     }
 
-    /// Brings the conditions up to date; a condition that keeps its status keeps its time.
-    pub(super) fn update_conditions(&mut self, set_retval: bool) {
+    /// Brings the conditions up to date; a condition that keeps its status keeps its time. Answers whether one changed.
+    pub(super) fn update_conditions(&mut self, set_retval: bool) -> bool {
         let now = Timestamp::now();
         let mut conditions = self.current_conditions(set_retval);
         for condition in &mut conditions {
@@ -391,7 +396,9 @@ impl Core {
                 tracing::info!("{type_} is {status}, {reason}{colon}{message}");
             }
         }
+        let changed = self.conditions != conditions;
         self.conditions = conditions;
+        changed
     }
 
     fn current_conditions(&self, set_retval: bool) -> Vec<Condition> {

@@ -4,7 +4,9 @@ mod addresses;
 mod core;
 mod documents;
 mod first;
+mod report;
 mod ring;
+mod state;
 mod view;
 mod worker;
 
@@ -98,6 +100,8 @@ struct Shared {
     layout: u32,
     callers: cgroups::Callers,
     source: Mutex<Option<Source>>,
+    /// What the node says of itself may have changed.
+    changed: tokio::sync::Notify,
 }
 
 impl Shared {
@@ -107,6 +111,12 @@ impl Shared {
 
     fn attachment(&self) -> MutexGuard<'_, Attachment> {
         self.attachment.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `metadata.uid` of the node's object, if the agent is a node of a cluster.
+    fn node_uid(&self) -> Option<String> {
+        let source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        source.as_ref().and_then(Source::node_uid)
     }
 
     fn programs(&self) -> Vec<ProgramInfo> {
@@ -143,8 +153,11 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
     // The source is read while the programs load.
     let source = watch(config, send.clone())?;
     // New maps get the size that the first objects need; those that are pinned have theirs.
-    let (first, need) =
-        if kernel::has_maps(&places.bpffs, layout) { (None, Room::default()) } else { first::objects(&receive) };
+    let (first, need) = if kernel::has_maps(&places.bpffs, layout) {
+        (None, Room::default())
+    } else {
+        first::objects(&receive)
+    };
     let sizes = Sizes::fitting(need, most, kernel::possible_cpus());
     let opened = kernel::open(&places.bpffs, &places.cgroup_root, layout, sizes)?;
 
@@ -154,7 +167,8 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
     let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
     let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?.up_to(most);
     let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
-    let core = Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
+    let core =
+        Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         features: opened.attachment.features(),
@@ -171,6 +185,7 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
         callers: cgroups::Callers::new(&places.cgroup_root)
             .map_err(|source| RunError::Start { what: "looking at the cgroups", source })?,
         source: Mutex::new(Some(source)),
+        changed: tokio::sync::Notify::new(),
     });
 
     let shutdown = CancellationToken::new();
@@ -181,6 +196,12 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
         first,
         worker::Settings { lease: config.policy_lease, fresh: opened.fresh, levels: levels(places)? },
     )?;
+    if config.node_status
+        && let Some(Source::Kubernetes(kubernetes)) =
+            &*shared.source.lock().unwrap_or_else(PoisonError::into_inner)
+    {
+        report::start(&shared, kubernetes);
+    }
     let events = ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
     let watcher = watch_cgroups(places, &send)?;
 

@@ -206,6 +206,7 @@ impl Worker {
             }
             Message::End => {}
         }
+        self.shared.changed.notify_one();
     }
 
     fn cgroups(&mut self, changes: Changes) {
@@ -290,7 +291,9 @@ impl Worker {
         if self.ticks.is_multiple_of(READ_BACK) && self.read_back && !self.shared.core().is_waiting() {
             self.read_back();
         }
-        self.shared.core().update_conditions(self.shared.features.set_retval);
+        if self.shared.core().update_conditions(self.shared.features.set_retval) {
+            self.shared.changed.notify_one();
+        }
     }
 
     fn renew_lease(&self) {

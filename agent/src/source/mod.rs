@@ -38,6 +38,15 @@ impl Source {
         }
     }
 
+    /// `metadata.uid` of the agent's Node, if it is a node of a cluster.
+    #[must_use]
+    pub fn node_uid(&self) -> Option<String> {
+        match self {
+            Self::Manifests(_) => None,
+            Self::Kubernetes(kubernetes) => kubernetes.node_uid(),
+        }
+    }
+
     /// At the end of the process: is the agent to leave the node with all that it attached?
     #[must_use]
     pub fn leaves_node(&self) -> bool {

@@ -178,14 +178,20 @@ impl Assembly {
         }
     }
 
-    /// What is new since the last call, if anything is. `seen`: when the first of it was.
-    pub(super) fn batch(&mut self, seen: Instant, now: Timestamp) -> Option<Batch> {
-        self.complete |= self.kinds.iter().all(|(kind, state)| match state.phase {
+    /// Was everything read once?
+    pub(super) fn is_complete(&self) -> bool {
+        let read = |(kind, state): (&Kind, &State)| match state.phase {
             Phase::Listed => true,
             // Without its Node the agent would be none of the cluster.
             Phase::EmptyOnce => *kind != Kind::Node,
             Phase::Unheard => false,
-        });
+        };
+        self.complete || self.kinds.iter().all(read)
+    }
+
+    /// What is new since the last call, if anything is. `seen`: when the first of it was.
+    pub(super) fn batch(&mut self, seen: Instant, now: Timestamp) -> Option<Batch> {
+        self.complete = self.is_complete();
         let told = Told {
             errors: self.errors.values().cloned().collect(),
             unread: self.unread(),

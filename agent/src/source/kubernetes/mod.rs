@@ -37,6 +37,7 @@ use item::Item;
 use kinds::Kind;
 use read::{Read, read};
 use watch::{News, Watched, follow};
+pub(crate) use watch::{Pauses, below, describe};
 
 /// Name of the source in documents.
 pub const NAME: &str = "kubernetes";
@@ -123,6 +124,22 @@ impl Kubernetes {
         locked(&self.board.progress).clone()
     }
 
+    /// `metadata.uid` of the agent's Node, if there is one.
+    #[must_use]
+    pub fn node_uid(&self) -> Option<String> {
+        locked(&self.board.node).clone()
+    }
+
+    /// Clients of the same API server.
+    pub(crate) fn door(&self) -> Arc<Door> {
+        Arc::clone(&self.door)
+    }
+
+    /// Runs something beside the watches, and no longer than they do.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.runtime.spawn(task);
+    }
+
     /// At the end of the process: is the agent to leave the node with all that it attached, since its DaemonSet was
     /// deleted? Waits a few seconds at most.
     #[must_use]
@@ -192,7 +209,7 @@ impl Watches {
         }
         let start = Timestamp::now();
         let mut assembly = Assembly::new();
-        let mut look = tokio::time::interval(LOOK);
+        let mut look = tokio::time::interval_at(tokio::time::Instant::now() + LOOK, LOOK);
         let mut strings = 0;
         loop {
             let mut seen = None;
@@ -208,6 +225,10 @@ impl Watches {
                 next = heard.try_recv().ok();
             }
             *locked(&self.board.progress) = assembly.progress(start);
+            // At first the objects are worth waiting for; why they do not come is told a little later.
+            if seen.is_some() && !assembly.is_complete() {
+                continue;
+            }
             if let Some(batch) = assembly.batch(seen.unwrap_or_else(Instant::now), Timestamp::now()) {
                 sink(batch);
                 let mut converter = locked(&converter);

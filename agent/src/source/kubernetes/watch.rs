@@ -101,13 +101,17 @@ impl Failure {
 }
 
 /// An error in words: the API server's own, where it said any.
-pub(super) fn describe(error: &kube::Error) -> String {
+pub(crate) fn describe(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if status.message.is_empty() => format!("status {}", status.code),
         kube::Error::Api(status) => status.message.clone(),
         _ => {
             let mut causes: Vec<String> = Vec::new();
-            let mut cause: Option<&dyn std::error::Error> = Some(error);
+            let mut cause: Option<&dyn std::error::Error> = match error {
+                // Its own words say nothing that its cause does not.
+                kube::Error::Service(_) | kube::Error::HyperError(_) => std::error::Error::source(error),
+                _ => Some(error),
+            };
             while let Some(error) = cause {
                 let text = error.to_string();
                 // Many errors name what caused them themselves.
@@ -122,28 +126,28 @@ pub(super) fn describe(error: &kube::Error) -> String {
 }
 
 /// A number below `end`, different each time. Good enough to spread requests.
-pub(super) fn below(end: u64) -> u64 {
+pub(crate) fn below(end: u64) -> u64 {
     RandomState::new().build_hasher().finish() % end.max(1)
 }
 
 /// Pauses after failures.
 #[derive(Debug)]
-pub(super) struct Pauses(Duration);
+pub(crate) struct Pauses(Duration);
 
 impl Pauses {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self(SHORTEST_PAUSE)
     }
 
     /// The next pause, half of it by chance.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = (pause * 2).min(LONGEST_PAUSE);
         let half = u64::try_from(pause.as_millis() / 2).unwrap_or(u64::MAX);
         Duration::from_millis(half + below(half))
     }
 
-    pub(super) fn reset(&mut self) {
+    pub(crate) fn reset(&mut self) {
         *self = Self::new();
     }
 }
