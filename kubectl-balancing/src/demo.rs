@@ -21,6 +21,8 @@ use crate::sample::{NodeSample, Sample};
 
 /// Its clock starts here (2026-01-01T12:00:00Z), in seconds since 1970.
 const BEGINNING: i64 = 1_767_268_800;
+/// Seconds of a burst; it starts with one, so that everything there is to see is there at once.
+const BURST: f64 = 12.0;
 /// Seconds that the counters have counted when it starts.
 const BEFORE: f64 = 5_400.0;
 
@@ -309,7 +311,7 @@ impl Node {
         for (s, count) in SCRIPTS.iter().zip(&mut self.counts) {
             let wave = 1.0 + 0.4 * (TAU * (elapsed / s.swing + self.phase * 0.2)).sin();
             let burst = match s.trouble {
-                Trouble::Bursts if (20.0..26.0).contains(&elapsed.rem_euclid(75.0)) => 2.2,
+                Trouble::Bursts if elapsed.rem_euclid(75.0) < BURST => 2.2,
                 _ => 1.0,
             };
             let offered = s.offered * wave * burst * (0.85 + 0.3 * random.unit());
@@ -322,7 +324,7 @@ impl Node {
             count.qos_drops += (offered - limit).max(0.0) * seconds;
         }
         if index % 5 == 1 {
-            self.refusals += 0.4 * random.unit() * seconds;
+            self.refusals += (1.0 + 0.4 * random.unit()) * seconds;
         }
     }
 
@@ -698,6 +700,33 @@ mod tests {
                 for b in &c.backends {
                     check(format!("{}:{} {} {}", b.address, b.port, b.protocol, b.owner), b.selected);
                 }
+            }
+        }
+    }
+
+    /// Whoever looks for ten seconds has seen everything that can become of a connection.
+    #[test]
+    fn all_kinds_are_there_from_the_first_frames() {
+        for (seed, step) in [(1, 1), (1, 2), (7, 2)] {
+            let mut demo = Demo::new(seed, 12);
+            let mut before = demo.next(Duration::from_secs(step));
+            for _ in 0..8 / step {
+                let board = crate::sample::Board::new(demo.next(Duration::from_secs(step)), Some(&before));
+                let rates = board.policies.iter().filter_map(|p| p.rates.as_ref());
+                let sum =
+                    |of: fn(&balancing_api::cli::PolicyRates) -> f64| rates.clone().map(of).sum::<f64>();
+                let frontends = board.frontends.iter().filter_map(|f| f.rates);
+                for (kind, rate) in [
+                    ("redirected", sum(|r| r.redirects)),
+                    ("balanced", sum(|r| r.balanced)),
+                    ("QoS drops", sum(|r| r.qos_drops)),
+                    ("fallbacks", sum(|r| r.fallbacks.values().sum())),
+                    ("refused", frontends.clone().map(|r| r.refusals).sum()),
+                    ("to Services", frontends.map(|r| r.resolved).sum()),
+                ] {
+                    assert!(rate > 0.0, "{kind} with seed {seed} at {}", demo.elapsed);
+                }
+                before = board.sample;
             }
         }
     }

@@ -20,6 +20,7 @@ pub mod rates;
 pub mod recording;
 pub mod rows;
 pub mod sample;
+pub mod scope;
 pub mod services;
 pub mod simulate;
 pub mod source;

@@ -471,8 +471,8 @@ mod tests {
         ] {
             assert!(found(&first, reason, object), "{reason} {object}: {:?}", first.problems);
         }
-        assert!(!found(&first, "QosLimit", "LocalRedirectPolicy/node-local-dns"));
-        assert!(found(&board(12, 22), "QosLimit", "LocalRedirectPolicy/node-local-dns"));
+        assert!(found(&first, "QosLimit", "LocalRedirectPolicy/node-local-dns"));
+        assert!(!found(&board(12, 22), "QosLimit", "LocalRedirectPolicy/node-local-dns"));
         assert!(found(&board(12, 100), "NoLocalBackend", "LocalRedirectPolicy/log-cache"));
     }
 

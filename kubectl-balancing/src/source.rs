@@ -9,10 +9,19 @@ use crate::{
     demo::Demo,
     recording::{Moment, Replay, ReplayError},
     sample::Sample,
+    scope::{NotFound, Scope},
 };
 
-/// A source of samples.
-pub enum Source {
+/// A source of samples, and the part of them that is asked for.
+pub struct Source {
+    from: From,
+    scope: Scope,
+    /// Has something been heard?
+    heard: bool,
+}
+
+/// Who says it.
+pub enum From {
     /// One agent.
     Agent(Client),
     /// A recording.
@@ -66,6 +75,9 @@ pub enum Error {
     /// The recording.
     #[error("{0}")]
     Replay(Arc<ReplayError>),
+    /// It has nothing of what is asked for.
+    #[error(transparent)]
+    NotFound(#[from] NotFound),
     /// The agent, when it was recorded.
     #[error("the agent did not answer when this was recorded: {0}")]
     Recorded(String),
@@ -84,14 +96,77 @@ impl Error {
         match self {
             Self::Client(error) => error.short(),
             Self::Replay(error) => error.to_string(),
+            Self::NotFound(error) => error.to_string(),
             Self::Recorded(error) => error.clone(),
         }
     }
 }
 
 impl Source {
+    /// A part of what somebody says.
+    #[must_use]
+    pub fn new(from: From, scope: Scope) -> Self {
+        Self { from, scope, heard: false }
+    }
+
+    /// The agent that is asked, if it is one.
+    #[must_use]
+    pub fn client(&self) -> Option<&Client> {
+        match &self.from {
+            From::Agent(client) => Some(client),
+            From::Replay(_) | From::Demo(_) => None,
+        }
+    }
+
     /// Asks for the next sample, `step` after the last.
     pub async fn next(&mut self, step: Duration) -> Result<Answer, Error> {
+        Ok(match self.from.next(step).await? {
+            Answer::Sample(time, sample) => {
+                let sample = self.scope.of(sample, !self.heard)?;
+                self.heard = true;
+                Answer::Sample(time, sample)
+            }
+            other => other,
+        })
+    }
+
+    /// How long to wait for the next sample when one is wanted every `interval`.
+    pub fn wait(&mut self, interval: Duration) -> Result<Duration, Error> {
+        match &mut self.from {
+            From::Agent(_) | From::Demo(_) => Ok(interval),
+            From::Replay(replay) => replay.wait().map_err(|e| Error::Replay(Arc::new(e))),
+        }
+    }
+
+    /// Must whoever wants two samples wait between them?
+    #[must_use]
+    pub fn has_a_clock_of_its_own(&self) -> bool {
+        self.client().is_none()
+    }
+
+    /// What kind of data it is.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        match &self.from {
+            From::Agent(_) => Origin::Live,
+            From::Replay(replay) => Origin::Replay { speed: replay.speed, demo: replay.header.demo },
+            From::Demo(_) => Origin::Demo,
+        }
+    }
+
+    /// Who is asked.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.from {
+            From::Agent(client) => client.endpoint().to_string(),
+            From::Replay(replay) => replay.header.agent.clone(),
+            From::Demo(_) => "the synthetic cluster".to_owned(),
+        }
+    }
+}
+
+impl From {
+    async fn next(&mut self, step: Duration) -> Result<Answer, Error> {
         match self {
             Self::Agent(client) => {
                 let node = client.sample().await.map_err(|e| Error::Client(Arc::new(e)))?;
@@ -109,40 +184,6 @@ impl Source {
                 let sample = demo.next(step);
                 Ok(Answer::Sample(demo.now(), sample))
             }
-        }
-    }
-
-    /// How long to wait for the next sample when one is wanted every `interval`.
-    pub fn wait(&mut self, interval: Duration) -> Result<Duration, Error> {
-        match self {
-            Self::Agent(_) | Self::Demo(_) => Ok(interval),
-            Self::Replay(replay) => replay.wait().map_err(|e| Error::Replay(Arc::new(e))),
-        }
-    }
-
-    /// Must whoever wants two samples wait between them?
-    #[must_use]
-    pub fn has_a_clock_of_its_own(&self) -> bool {
-        !matches!(self, Self::Agent(_))
-    }
-
-    /// What kind of data it is.
-    #[must_use]
-    pub fn origin(&self) -> Origin {
-        match self {
-            Self::Agent(_) => Origin::Live,
-            Self::Replay(replay) => Origin::Replay { speed: replay.speed, demo: replay.header.demo },
-            Self::Demo(_) => Origin::Demo,
-        }
-    }
-
-    /// Who is asked.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::Agent(client) => client.endpoint().to_string(),
-            Self::Replay(replay) => replay.header.agent.clone(),
-            Self::Demo(_) => "the synthetic cluster".to_owned(),
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::{
     recording::{Recorder, Replay, ReplayError},
     rows::with_rows,
     sample::{Board, Sample},
-    source::{self, Answer, Source},
+    scope::{PolicyName, Scope},
+    source::{self, Answer, From, Origin, Source},
     table,
     text::{list, parse_duration, parse_time, plural, sanitise},
     tui::style::Theme,
@@ -74,6 +75,12 @@ pub struct TopArgs {
     /// ~ !~ for regular expressions; and, or, not, parentheses. Fields are those of --sort-by.
     #[arg(long, value_name = "EXPR", default_value = "")]
     pub filter: String,
+    /// Show this policy alone: NAME, lr/NAME or bl/NAME. Sums, frontends, backends and problems are its own.
+    #[arg(long, value_name = "NAME")]
+    pub policy: Option<PolicyName>,
+    /// Show this node alone; repeat for several. Of a recording of many nodes, or of the synthetic cluster.
+    #[arg(long, value_name = "NAME")]
+    pub node: Vec<String>,
     /// Exit with 1 if a row matches this expression, as in --fail-if 'qosDrops>0'. It is written as --filter is.
     ///
     /// Exit status 2: the expression is wrong, as with every other wrong flag.
@@ -112,6 +119,9 @@ pub struct TopArgs {
     /// Draw with ASCII characters only, as in a locale that is not UTF-8.
     #[arg(long)]
     pub ascii: bool,
+    /// Use the mouse from the start: a row is selected, a header sorted by. The key m gives it back to the terminal.
+    #[arg(long)]
+    pub mouse: bool,
     /// Time that charts and trends show at first.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "3m")]
     pub window: Duration,
@@ -201,11 +211,12 @@ pub fn check(args: &TopArgs) -> Result<Option<Sort>, Error> {
 
 /// Where the samples come from.
 pub fn source(args: &TopArgs, client: Client) -> Result<Source, Error> {
-    Ok(match &args.replay {
-        Some(path) => Source::Replay(Box::new(Replay::open(path, args.speed)?)),
-        None if args.demo => Source::Demo(Box::new(Demo::new(args.seed, args.nodes))),
-        None => Source::Agent(client),
-    })
+    let from = match &args.replay {
+        Some(path) => From::Replay(Box::new(Replay::open(path, args.speed)?)),
+        None if args.demo => From::Demo(Box::new(Demo::new(args.seed, args.nodes))),
+        None => From::Agent(client),
+    };
+    Ok(Source::new(from, Scope { policy: args.policy.clone(), nodes: args.node.clone() }))
 }
 
 /// The recording that `--record` asks for.
@@ -269,7 +280,7 @@ pub async fn run(
     let many = args.count.is_some() || args.duration.is_some();
     let count = args.count.unwrap_or(if args.duration.is_some() { u64::MAX } else { 1 });
     let interval = args.interval.unwrap_or(Duration::from_secs(if many { 2 } else { 1 }));
-    let is_replay = matches!(source, Source::Replay(_));
+    let is_replay = matches!(source.origin(), Origin::Replay { .. });
     let demo = source.origin().is_demo();
     let until = args.duration.map(|d| tokio::time::Instant::now() + d);
     let mut samples = Samples::new(args, source, interval)?;

@@ -320,10 +320,21 @@ fn an_agent_that_goes_away_and_comes_back() {
     shell.keys(&["q"]);
     shell.wait(|s| s.contains("status 0"));
     assert_eq!(shell.modes(), before);
-    // One that is not there at all is told on the normal screen.
+    // One that is not there at all is waited for. Who does not wait is told on the normal screen.
+    let path = again.path.clone();
     drop(again);
     shell.keys(&["clear; \"$PROGRAM\" top; echo status $?", "Enter"]);
+    let waiting = shell.wait(|s| s.contains("No answer yet"));
+    assert!(waiting.contains("CONNECTING again"), "{waiting}");
+    shell.keys(&["q"]);
     let refused = shell.wait(|s| s.contains("status 1"));
     assert!(refused.contains("error: failed to reach the agent at unix:"), "{refused}");
+    assert_eq!(shell.modes(), before);
+    shell.keys(&["clear; \"$PROGRAM\" top; echo status $?", "Enter"]);
+    shell.wait(|s| s.contains("No answer yet"));
+    let _late = Server::agent_at(path, fixture::world());
+    shell.wait(|s| s.contains("LIVE"));
+    shell.keys(&["q"]);
+    shell.wait(|s| s.contains("status 0"));
     assert_eq!(shell.modes(), before);
 }

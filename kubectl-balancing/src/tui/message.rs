@@ -50,8 +50,6 @@ pub enum Msg {
 pub enum Effect {
     /// Leave.
     Quit,
-    /// Leave with this error: the first question was not answered.
-    Fail,
     /// Stop the process until the shell continues it.
     Suspend,
     /// Clear and draw everything.

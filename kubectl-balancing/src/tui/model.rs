@@ -46,6 +46,8 @@ pub struct Model {
     pub agent: String,
     /// What kind of data it is.
     pub origin: Origin,
+    /// Which part of it is shown, in words; empty is all.
+    pub scope: Vec<String>,
     /// Columns and rows of the terminal.
     pub size: (u16, u16),
     /// The screens, each opened from the one before; the first is a table.
@@ -130,6 +132,7 @@ impl Model {
         Self {
             agent,
             origin: Origin::Live,
+            scope: Vec::new(),
             size: (80, 24),
             screens: vec![Screen::Table(what)],
             help: None,
@@ -295,9 +298,7 @@ impl Model {
         let replay = matches!(self.origin, Origin::Replay { .. });
         let table = self.table(self.what());
         match action {
-            Action::Show(What::Trace) | Action::TraceRow if self.origin != Origin::Live => {
-                Some("only an agent has a live trace")
-            }
+            Action::TraceRow if self.origin != Origin::Live => Some("only an agent has a live trace"),
             Action::Slower | Action::Faster if replay => Some("a recording has its own pace: --speed"),
             Action::Record if replay => Some("this is a recording already"),
             Action::Refresh if self.paused => Some("paused: Space goes on"),
@@ -338,7 +339,6 @@ impl Model {
                 update.draw = false
             }
             Msg::Data(board) => update.draw = self.data(board),
-            Msg::Lost { .. } if self.latest.is_none() => update.effects.push(Effect::Fail),
             Msg::Lost { error, attempt, retry_in } => self.lost(error, attempt, retry_in),
             Msg::Events(events, lost) => update.draw = self.trace(events, lost),
             Msg::TraceFailed(error) => {

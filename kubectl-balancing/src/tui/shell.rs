@@ -31,7 +31,7 @@ use crate::{
     sample::Board,
     source::{Answer, Error, Source},
     table,
-    text::plural,
+    text::{list, plural},
     top::{self, TopArgs, What},
 };
 
@@ -67,6 +67,8 @@ enum End {
     Left,
     Signal(u8),
     Failed(Error),
+    /// Nothing was ever heard, and the user has had enough of it.
+    Unanswered(String),
 }
 
 /// Shows the live view until the user leaves it -> exit status.
@@ -79,10 +81,9 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
     model.window = args.window.as_secs().max(1);
     model.top = args.top.map_or(usize::MAX, |n| n as usize);
     model.recording = args.record.is_some();
-    let client = match &source {
-        Source::Agent(client) => Some(client.clone()),
-        Source::Replay(_) | Source::Demo(_) => None,
-    };
+    model.mouse = args.mouse;
+    model.scope = scope_words(args);
+    let client = source.client().cloned();
     let (control, told) = watch::channel(Control { interval, paused: false, refreshes: 0 });
     let (feed, heard) = watch::channel(Feed::Nothing);
     let recorder = top::recorder(args, &source)?;
@@ -102,12 +103,14 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
     };
     let end = {
         let _guard = Guard::new().context("failed to take the terminal (--once prints without one)")?;
+        terminal::mouse(model.mouse)?;
         interact(&mut model, &mut outside).await
     };
     outside.trace(false);
     outside.poller.abort();
     match end? {
         End::Failed(error) => Err(anyhow::anyhow!("{error}")),
+        End::Unanswered(error) => Err(anyhow::anyhow!("{error}")),
         End::Left => {
             farewell(&model, &mut io::stdout().lock())?;
             Ok(0)
@@ -118,6 +121,13 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
             Ok(128 + number)
         }
     }
+}
+
+/// The part that is shown, for the header.
+fn scope_words(args: &TopArgs) -> Vec<String> {
+    let policy = args.policy.iter().map(|p| format!("policy {p}"));
+    let nodes = (!args.node.is_empty()).then(|| format!("node {}", list(&args.node, 2)));
+    policy.chain(nodes).collect()
 }
 
 /// Can the terminal be trusted with more than ASCII?
@@ -234,6 +244,7 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut unanswered = String::new();
     let mut dirty = true;
     let mut next_frame = Instant::now();
     let ends = outside.ends.map(|after| Instant::now() + after);
@@ -266,7 +277,7 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
                 // The terminal is gone.
                 None => return Ok(End::Signal(1)),
             },
-            () = sleep_until(ends.unwrap_or(next_frame)), if ends.is_some() => return Ok(End::Left),
+            () = sleep_until(ends.unwrap_or(next_frame)), if ends.is_some() => return Ok(left(model, unanswered)),
             Some(message) = outside.others.recv() => message,
             changed = outside.feed.changed() => {
                 if changed.is_err() {
@@ -277,8 +288,12 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
                     Feed::Nothing => continue,
                     Feed::Ended => Msg::Ended,
                     Feed::Board(board) => Msg::Data(board),
-                    Feed::Lost { error, attempt: _, retry_in: _ } if model.board.is_none() => return Ok(End::Failed(error)),
+                    // Nobody waits for what cannot come.
+                    Feed::Lost { error, .. } if !error.may_pass() && !matches!(error, Error::Recorded(_)) => {
+                        return Ok(End::Failed(error));
+                    }
                     Feed::Lost { error, attempt, retry_in } => {
+                        unanswered = error.to_string();
                         Msg::Lost { error: error.short(), attempt, retry_in: retry_in.as_secs_f64().ceil() as u64 }
                     }
                 }
@@ -293,7 +308,7 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
         dirty |= update.draw;
         for effect in update.effects {
             match effect {
-                Effect::Quit | Effect::Fail => return Ok(End::Left),
+                Effect::Quit => return Ok(left(model, unanswered)),
                 Effect::Suspend => {
                     // Whoever reads the terminal meanwhile must get all of its input.
                     drop(input);
@@ -332,6 +347,11 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
             }
         }
     }
+}
+
+/// How it ends when the user, or the time, says so.
+fn left(model: &Model, unanswered: String) -> End {
+    if model.board.is_none() && !unanswered.is_empty() { End::Unanswered(unanswered) } else { End::Left }
 }
 
 /// Makes the next frame a whole one. `Terminal::clear` would ask the terminal for its cursor, and the answer would go to

@@ -22,6 +22,7 @@ use crate::{
     fixture::{World, bl, lr, snapshots, world},
     rows::What,
     sample::{Board, NodeSample, Sample},
+    scope::Scope,
     source::Origin,
 };
 
@@ -438,6 +439,27 @@ fn screens_of_states() {
         model.update(Msg::Second);
         model
     });
+    shows("no-answer-yet", |size| {
+        let mut model = model(size);
+        let error = "No such file or directory".to_owned();
+        model.update(Msg::Lost { error, attempt: 3, retry_in: 2 });
+        model
+    });
+    shows("trace-replay", |size| {
+        let mut model = live(size, &world());
+        model.origin = Origin::Replay { speed: 1.0, demo: false };
+        press(&mut model, "5");
+        model
+    });
+    shows("one-policy", |size| {
+        let mut model = model(size);
+        let scope = Scope { policy: Some("lr/node-local-dns".parse().unwrap()), nodes: vec![] };
+        model.scope = vec!["policy lr/node-local-dns".to_owned()];
+        let part = |world: &World| scope.of(sample(world), true).unwrap();
+        let board = Board::new(part(&world().later(2000)), Some(&part(&world())));
+        model.update(Msg::Data(Arc::new(board)));
+        model
+    });
     shows("first-sample", |size| {
         let mut model = model(size);
         model.update(Msg::Data(first_board(&world())));
@@ -679,7 +701,7 @@ fn every_key_of_a_table() {
 fn keys_that_can_do_nothing_say_why() {
     let mut model = demo((80, 24), 4);
     for (key, why) in [
-        ("5", "only an agent has a live trace"),
+        ("t", "only an agent has a live trace"),
         ("i", "no column is sorted by"),
         ("n", "nothing to look for"),
     ] {
@@ -687,6 +709,8 @@ fn keys_that_can_do_nothing_say_why() {
         assert!(screen(&model).contains(why), "{key}:\n{}", screen(&model));
     }
     assert_eq!(model.what(), What::Policies);
+    press(&mut model, "5");
+    assert!(screen(&model).contains("No trace: the synthetic cluster has numbers alone"));
     let mut empty = super::tests::model((80, 24));
     for key in ["\n", "d", "y", "e", "t", "c"] {
         press(&mut empty, key);
@@ -819,10 +843,14 @@ fn a_lost_agent_counts_down_and_returns() {
     assert!(screen(&model).contains("node-local-dns"));
     model.update(Msg::Data(board(&world())));
     assert_eq!(model.link, Link::Live);
-    // Never seen at all: the shell says why on the normal screen.
-    let failed =
-        super::tests::model((80, 24)).update(Msg::Lost { error: "x".to_owned(), attempt: 1, retry_in: 1 });
-    assert_eq!(failed.effects, [Effect::Fail]);
+    // Never seen at all: it waits, says for whom, and what may be wrong.
+    let mut never = super::tests::model((80, 24));
+    let lost = never.update(Msg::Lost { error: "No such file".to_owned(), attempt: 1, retry_in: 1 });
+    assert_eq!(lost.effects, []);
+    assert!(never.counts_seconds() && screen(&never).contains("CONNECTING again in 1s (1): No such file"));
+    assert!(never.update(Msg::Second).draw && screen(&never).contains("again now"));
+    never.update(Msg::Data(board(&world())));
+    assert!(screen(&never).contains("LIVE") && screen(&never).contains("node-local-dns"));
 }
 
 #[test]

@@ -26,7 +26,7 @@ use crate::{
     rows::What,
     sample::Board,
     source::Origin,
-    text::{age, sanitise, scaled},
+    text::{age, plural, sanitise, scaled},
 };
 
 /// Draws the whole screen.
@@ -111,8 +111,9 @@ fn header(model: &Model) -> Line<'static> {
             (text, style(model, Tone::Bad))
         }
         (Link::Lost { error, attempt, retry_in, .. }, ..) => {
+            let word = if model.board.is_some() { "RECONNECTING" } else { "CONNECTING again" };
             let when = if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") };
-            let text = format!("{} RECONNECTING {when} ({attempt}): {}", sign("◌", "-"), sanitise(error));
+            let text = format!("{} {word} {when} ({attempt}): {}", sign("◌", "-"), sanitise(error));
             (text, style(model, Tone::Bad))
         }
     };
@@ -120,6 +121,9 @@ fn header(model: &Model) -> Line<'static> {
     if model.origin.is_demo() {
         spans.push(Span::raw("  "));
         spans.push(Span::styled(" DEMO DATA ", REVERSED.add_modifier(Modifier::BOLD)));
+    }
+    for part in &model.scope {
+        spans.push(Span::styled(format!("  only {}", sanitise(part)), BOLD));
     }
     if model.recording {
         spans.push(Span::styled(format!("  {} REC", sign("●", "*")), style(model, Tone::Bad)));
@@ -199,6 +203,7 @@ fn tab(model: &Model, what: What, narrow: bool) -> [Span<'static>; 2] {
     let style = if here { BOLD.add_modifier(Modifier::UNDERLINED) } else { DIM };
     let count = match what {
         What::Trace => String::new(),
+        _ if model.board.is_none() => String::new(),
         _ if narrow && !here => String::new(),
         _ => format!(" {}", model.count(what)),
     };
@@ -405,7 +410,7 @@ fn nothing(model: &Model) -> Option<Vec<String>> {
     let what = model.what();
     let table = model.table(what);
     let text = match (&model.board, model.count(what), table.order.len()) {
-        (None, ..) => format!("Asking the agent at {} ...", sanitise(&model.agent)),
+        (None, ..) => waiting(model),
         (_, 0, _) => no_rows(model, what),
         (_, all, 0) if model.faults => {
             format!("None of {all} {} has a problem{}; f shows all.", name(what), and_matches(&table.filter))
@@ -417,6 +422,24 @@ fn nothing(model: &Model) -> Option<Vec<String>> {
     };
     let lines = wrapped(&text, model.size.0.saturating_sub(8), 8);
     Some(lines.into_iter().map(|l| format!("    {l}")).collect())
+}
+
+/// What there is to say before the first answer.
+fn waiting(model: &Model) -> String {
+    let agent = sanitise(&model.agent);
+    match &model.link {
+        Link::Lost { error, .. } if model.origin != Origin::Live => {
+            format!("{agent} did not answer when this was recorded: {}.", sanitise(error))
+        }
+        Link::Lost { error, attempt, retry_in, .. } => format!(
+            "No answer yet: {}. The agent is asked at {agent}, {} so far, again {}. Does balancing-agent run on this machine, \
+             and may you read its socket? --agent names another one. `kubectl balancing top --demo` shows this view without any.",
+            sanitise(error),
+            plural(*attempt as usize, "time", "times"),
+            if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") },
+        ),
+        _ => format!("Asking the agent at {agent} ..."),
+    }
 }
 
 fn and_matches(filter: &str) -> String {
@@ -439,7 +462,16 @@ fn no_rows(model: &Model, what: What) -> String {
                  meets a frontend."
                     .to_owned()
             }
-            (None, _) => "Only an agent has a live trace.".to_owned(),
+            (None, Origin::Replay { .. }) => {
+                "No trace: a recording holds samples, not single decisions. `kubectl balancing trace -o json` prints those \
+                 of a running agent, to be kept beside it."
+                    .to_owned()
+            }
+            (None, Origin::Demo) => {
+                "No trace: the synthetic cluster has numbers alone, nobody dials anything. With an agent there is one line \
+                 for each connect() and each datagram that meets a frontend."
+                    .to_owned()
+            }
         },
         What::Nodes => "No nodes: nobody reports.".to_owned(),
         What::Frontends | What::Backends => {
