@@ -39,6 +39,9 @@ pub struct Config {
     #[arg(long, value_name = "SECONDS", env = "BALANCING_STATUS_INTERVAL", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=600))]
     pub status_interval: u64,
+    /// Only look whether agents and operator are at work; 0 if they are, 1 with what is missing
+    #[arg(long)]
+    pub check: bool,
     /// Shape of the log on stderr
     #[arg(long, value_name = "FORMAT", env = "BALANCING_LOG_FORMAT", default_value = "text")]
     pub log_format: LogFormat,
@@ -81,7 +84,8 @@ mod tests {
 
     #[test]
     fn the_help() {
-        let text = Config::command().term_width(100).render_long_help().to_string();
+        let command = Config::command().mut_args(|arg| arg.hide_env_values(true));
+        let text = command.term_width(100).render_long_help().to_string();
         let mut settings = insta::Settings::clone_current();
         settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
         settings.set_prepend_module_to_snapshot(false);

@@ -169,6 +169,11 @@ impl Core {
                 memory.unconfirmed = None;
             }
         }
+        match &change {
+            Change::Policy(reference, None) => drop(self.numbered.remove(&reference.to_string())),
+            Change::Node(name, None) => drop(self.numbered.remove(&**name)),
+            _ => {}
+        }
         let mut dirty = Dirty::default();
         self.world.apply(change, &mut dirty);
         self.schedule(dirty, now);
@@ -412,3 +417,6 @@ impl Core {
 fn slices(published: Published, writes: Vec<SliceWrite>) -> Vec<Write> {
     if writes.is_empty() { Vec::new() } else { vec![Write::Slices(published, writes)] }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,6 +2,7 @@
 //!
 //! Watches ([`watch`]) bring changes; [`core`] says what is to be written, and when; [`run`] is the shell around both.
 
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod core;
@@ -14,6 +15,8 @@ pub mod objects;
 pub mod publish;
 pub mod reconcile;
 pub mod run;
+#[cfg(test)]
+mod testing;
 pub mod watch;
 pub mod world;
 
@@ -70,9 +73,13 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         lease_duration,
         listen_health,
         status_interval,
+        check,
         log_format: _,
         log_level: _,
     } = config;
+    if check {
+        return check::run(client, &namespace).await;
+    }
     let identity = pod_name.or_else(hostname).ok_or("failed to read the host's name; give --pod-name")?;
     let (health, metrics) = (Arc::new(Health::default()), Metrics::default());
     let listener = health::bind(listen_health)

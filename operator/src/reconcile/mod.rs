@@ -8,5 +8,3 @@ pub mod dereference;
 pub mod update_status;
 pub mod validate;
 
-#[cfg(test)]
-mod tests;
