@@ -74,7 +74,7 @@ fn missing(seen: &Seen) -> Vec<String> {
         missing.push(format!("no pod of Deployment {OPERATOR} is available"));
     }
     if writes_states(&seen.agents) {
-        let unready = seen.states.iter().filter(|s| !is_ready(s)).map(|s| s.name_any());
+        let unready = seen.states.iter().filter(|s| !is_ready(s)).map(kube::ResourceExt::name_any);
         let unready: Vec<_> = unready.collect();
         if !unready.is_empty() {
             missing.push(format!("not Ready, see `kubectl get nbs -o wide`: {}", some_of(&unready)));

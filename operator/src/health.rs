@@ -92,7 +92,6 @@ impl Health {
 }
 
 /// What the port serves.
-#[must_use]
 pub fn router(health: Arc<Health>, registry: Arc<Registry>) -> Router {
     let live = async |State((health, _)): State<(Arc<Health>, Arc<Registry>)>| {
         if health.alive() {

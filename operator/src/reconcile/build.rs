@@ -88,7 +88,7 @@ impl<'w> Tally<'w> {
         self.lost.sort_unstable();
         self.pending.sort_unstable();
         let all = self.failed.len() + self.idle.len() + self.lost.len() + self.pending.len();
-        let failed = self.failed.into_iter().map(|f| reported(f.1.state.clone(), f));
+        let failed = self.failed.into_iter().map(|f| reported(f.1.state, f));
         let idle = self.idle.into_iter().map(|i| reported(PolicyState::Fallback, i));
         let lost = self.lost.into_iter().map(|n| plain("Conflicted", reason::FRONTEND_CONFLICT, winner, n));
         let pending = self.pending.into_iter().map(|n| plain(PENDING, reason::NODES_PENDING, "", n));

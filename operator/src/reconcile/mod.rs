@@ -7,4 +7,3 @@ pub mod build;
 pub mod dereference;
 pub mod update_status;
 pub mod validate;
-

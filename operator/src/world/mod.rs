@@ -140,9 +140,9 @@ impl World {
     /// Takes a change in; adds to `dirty` whom it concerns.
     pub fn apply(&mut self, change: Change, dirty: &mut Dirty) {
         match change {
-            Change::Policy(reference, policy) => self.set_policy(reference, policy.map(|p| *p), dirty),
-            Change::Service(name, service) => self.set_service(name, service, dirty),
-            Change::Node(name, node) => self.set_node(&name, node, dirty),
+            Change::Policy(reference, policy) => self.set_policy(&reference, policy.map(|p| *p), dirty),
+            Change::Service(name, service) => self.set_service(&name, service, dirty),
+            Change::Node(name, node) => self.set_node(&name, node.as_ref(), dirty),
             Change::Pod(name, pod) => self.set_pod(name, pod, dirty),
             Change::State(node, state) => self.set_state(&node, state.map(|s| *s), dirty),
             Change::Slice(name, slice) => self.set_slice(name, slice.map(|s| *s), dirty),
@@ -162,9 +162,9 @@ impl World {
         }
     }
 
-    fn set_policy(&mut self, reference: PolicyRef, new: Option<Policy>, dirty: &mut Dirty) {
+    fn set_policy(&mut self, reference: &PolicyRef, new: Option<Policy>, dirty: &mut Dirty) {
         dirty.policies.insert(reference.clone());
-        let old = self.policies.get_mut(&reference);
+        let old = self.policies.get_mut(reference);
         if let (Some(old), Some(new)) = (old, &new) {
             let same = |a: &Policy| {
                 (&a.uid, a.generation, a.created, &a.spec)
@@ -178,7 +178,7 @@ impl World {
         }
         dirty.policy_ids = true;
         dirty.backends.insert(reference.clone());
-        self.withdraw(&reference, dirty);
+        self.withdraw(reference, dirty);
         let Some(object) = new else { return };
         let nodes = object.spec.as_ref().ok().and_then(|spec| spec.nodes.as_ref());
         let takes = |node: &ClusterNode| takes(nodes, node);
@@ -195,7 +195,7 @@ impl World {
             None => BTreeSet::new(),
         };
         self.policies.insert(reference.clone(), Entry { object, claims: None, selected, pods });
-        self.enter(&reference, dirty);
+        self.enter(reference, dirty);
     }
 
     /// Takes a policy out, and its claims with it.
@@ -239,15 +239,15 @@ impl World {
         }
     }
 
-    fn set_service(&mut self, name: Name, service: Option<Arc<Service>>, dirty: &mut Dirty) {
-        if self.services.get(&name) == service.as_ref() {
+    fn set_service(&mut self, name: &Name, service: Option<Arc<Service>>, dirty: &mut Dirty) {
+        if self.services.get(name) == service.as_ref() {
             return;
         }
         match service {
             Some(service) => self.services.insert(name.clone(), service),
-            None => self.services.remove(&name),
+            None => self.services.remove(name),
         };
-        for reference in self.policies_of.get(&name).cloned().unwrap_or_default() {
+        for reference in self.policies_of.get(name).cloned().unwrap_or_default() {
             if let Some(entry) = self.withdraw(&reference, dirty) {
                 self.policies.insert(reference.clone(), entry);
                 self.enter(&reference, dirty);
@@ -256,17 +256,17 @@ impl World {
         }
     }
 
-    fn set_node(&mut self, name: &Text, node: Option<Arc<ClusterNode>>, dirty: &mut Dirty) {
+    fn set_node(&mut self, name: &Text, node: Option<&Arc<ClusterNode>>, dirty: &mut Dirty) {
         let slot = self.slot(name);
-        let old = std::mem::replace(&mut self.slots[slot as usize].node, node.clone());
-        if old != node {
+        let old = std::mem::replace(&mut self.slots[slot as usize].node, node.cloned());
+        if old.as_ref() != node {
             let part = |get: fn(&ClusterNode) -> &Vec<std::net::IpAddr>| {
-                old.as_deref().map(get) != node.as_deref().map(get)
+                old.as_deref().map(get) != node.map(|n| &**n).map(get)
             };
             let moved = part(|n| &n.node.addresses);
             dirty.nodes |= moved;
             dirty.node_ids |=
-                old.as_deref().map(|n| (&n.id, n.created)) != node.as_deref().map(|n| (&n.id, n.created));
+                old.as_deref().map(|n| (&n.id, n.created)) != node.map(|n| &**n).map(|n| (&n.id, n.created));
             if moved || part(|n| &n.node.proxies) {
                 let at_nodes = |e: &&Entry| {
                     pods_of(&e.object).is_some_and(|(_, _, mode)| mode != RedirectMode::PodEndpoint)
@@ -275,7 +275,7 @@ impl World {
                     .backends
                     .extend(self.policies.values().filter(at_nodes).map(|e| e.object.reference.clone()));
             }
-            self.select(slot, node.as_deref(), dirty);
+            self.select(slot, node.map(|n| &**n), dirty);
         }
         self.tidy(slot);
     }
