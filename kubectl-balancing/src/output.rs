@@ -12,6 +12,9 @@ pub enum Error {
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),
+    /// An argument is none.
+    #[error("{0}")]
+    Usage(String),
     /// `--sort-by` names no column.
     #[error(transparent)]
     Column(#[from] crate::columns::UnknownColumn),
@@ -33,7 +36,7 @@ impl Error {
     /// Is the command line wrong, rather than that what it asks for failed?
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Column(_) | Self::Filter(_))
+        matches!(self, Self::Usage(_) | Self::Column(_) | Self::Filter(_))
     }
 }
 

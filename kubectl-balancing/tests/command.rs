@@ -428,6 +428,8 @@ fn what_is_misspelt_is_not_taken_for_what_matched() {
         vec!["get", "pods"],
         vec!["services", "--stats", "--rates"],
         vec!["explain", "connection", "--to", "nowhere"],
+        vec!["explain", "policy", "pod/x"],
+        vec!["top", "--policy", "pod/x"],
         vec!["validate", "-o", "xml"],
     ];
     for args in wrong {

@@ -53,6 +53,9 @@ pub struct Facts<'a> {
 
 /// Asks the agent and prints the explanation.
 pub async fn run(args: &PolicyArgs, client: &Client, out: &mut dyn Write, colour: bool) -> Result<(), Error> {
+    if let Some((kind, _)) = args.name.split_once('/') {
+        kind_of(kind).map_err(Error::Usage)?;
+    }
     let (status, mut programmed, mut desired, counters) = tokio::try_join!(
         client.status(),
         client.frontends(View::Programmed),

@@ -126,27 +126,40 @@ fn screen(title: String, text: &str) -> Screen {
     Screen::Text { title, lines: Arc::new(lines), scroll: 0 }
 }
 
-/// The lines of a text screen in so many cells: what is longer goes on below, a little to the right.
+/// The lines of a text screen in so many cells: what is longer goes on below, under its beginning.
 #[must_use]
 pub fn text_lines(lines: &[String], cells: u16) -> Vec<String> {
-    const MORE: u16 = 2;
     let mut out = Vec::new();
     for line in lines {
-        let indent = (line.len() - line.trim_start().len()).min(usize::from(cells) / 3);
+        let indent = hanging(line, cells);
         let mut rest = line.as_str();
         let mut lead = String::new();
         loop {
             let room = cells.saturating_sub(width(&lead)).max(1);
             let end = break_at(rest, room);
-            out.push(lead + &rest[..end]);
-            rest = rest[end..].trim_start();
+            let (head, tail) = rest.split_at(end);
+            rest = tail.trim_start();
+            out.push(lead + if rest.is_empty() { head } else { head.trim_end() });
             if rest.is_empty() {
                 break;
             }
-            lead = " ".repeat(indent + usize::from(MORE));
+            lead = " ".repeat(indent);
         }
     }
     out
+}
+
+/// Where a line goes on: under the value of `Key:     value`, else a little to the right of where it begins.
+fn hanging(line: &str, cells: u16) -> usize {
+    const MORE: usize = 2;
+    let cells = usize::from(cells);
+    let begin = line.len() - line.trim_start().len();
+    let key = line[begin..].find("  ").map(|end| &line[begin..begin + end]).filter(|key| !key.contains(' '));
+    let value = key.map(|key| {
+        let behind = &line[begin + key.len()..];
+        begin + usize::from(width(key)) + behind.len() - behind.trim_start().len()
+    });
+    value.filter(|column| *column <= cells / 2).unwrap_or(begin.min(cells / 3) + MORE)
 }
 
 /// Where a line of so many cells may end: at a blank, or in a word that is longer.

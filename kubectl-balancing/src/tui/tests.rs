@@ -1000,6 +1000,10 @@ fn lines_of_text_go_on_below() {
     assert_eq!(lines("  one two three", 10), ["  one two", "    three"]);
     assert_eq!(lines("abcdefghij", 4), ["abcd", "  ef", "  gh", "  ij"]);
     assert_eq!(lines("", 10), [""]);
+    // Under the value of a key, unless there would be too little room.
+    assert_eq!(lines("Kind:  one two three", 14), ["Kind:  one two", "       three"]);
+    assert_eq!(lines("a-long-key  one two", 14), ["a-long-key", "  one two"]);
+    assert_eq!(lines("plain words  one two", 12), ["plain words", "  one two"]);
 }
 
 #[test]
