@@ -81,6 +81,7 @@ pub enum Command {
     /// Explain a policy, a connection or a node
     ///
     /// For the fields of a policy use `kubectl explain localredirectpolicy`.
+    #[command(alias = "describe")]
     Explain {
         /// What to explain.
         #[command(subcommand)]
@@ -141,9 +142,12 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ExplainCommand {
     /// Does a policy do what it says on this node? If not: which step fails, and what to do
-    #[command(after_help = "Examples:
+    #[command(
+        alias = "policies",
+        after_help = "Examples:
   kubectl balancing explain policy node-local-dns
-  kubectl balancing explain policy lr/node-local-dns -o json")]
+  kubectl balancing explain policy lr/node-local-dns -o json"
+    )]
     Policy(PolicyArgs),
     /// What happens to a connection, rung by rung: the decision of the kernel's maps, and the intended one beside it
     ///
@@ -154,9 +158,12 @@ pub enum ExplainCommand {
   kubectl balancing explain connection --to service/kube-system/kube-dns:53 -o json")]
     Connection(ConnectionArgs),
     /// How is a node: agent, programs, maps, sources, conditions, and the state of each policy on it
-    #[command(after_help = "Examples:
+    #[command(
+        alias = "nodes",
+        after_help = "Examples:
   kubectl balancing explain node
-  kubectl balancing explain node n1 -o json")]
+  kubectl balancing explain node n1 -o json"
+    )]
     Node(NodeArgs),
 }
 

@@ -57,7 +57,10 @@ impl FromStr for Target {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let (word, name) = text.split_once('/').map_or((text, None), |(kind, name)| (kind, Some(name)));
+        let is_policies = |word: &str| kind_of(word).is_ok();
         let kind = match word.to_ascii_lowercase().as_str() {
+            // `lr,bl`, as kubectl lets kinds be listed.
+            both if both.contains(',') && both.split(',').all(is_policies) => Kind::Policies(None),
             "policies" | "policy" => Kind::Policies(None),
             "nodes" | "node" | "no" => Kind::Nodes,
             "frontends" | "frontend" | "fe" => Kind::Frontends,
@@ -122,6 +125,17 @@ pub struct GetArgs {
     /// What fingers that know kubectl type: told apart from an unknown flag.
     #[arg(short = 'l', long, value_name = "SELECTOR", hide = true, value_parser = no_selector)]
     pub selector: Option<String>,
+    /// The same.
+    #[arg(short, long, value_name = "NAMESPACE", hide = true, value_parser = no_namespace)]
+    pub namespace: Option<String>,
+    /// The same; all is what is listed.
+    #[arg(short = 'A', long, hide = true)]
+    pub all_namespaces: bool,
+}
+
+fn no_namespace(_: &str) -> Result<String, String> {
+    Err("nothing that is listed here is in a namespace: leave it out, or choose rows with --filter"
+        .to_owned())
 }
 
 /// An agent tells no labels of policies, and those of the cluster are kubectl's to ask for.
@@ -396,6 +410,7 @@ mod tests {
         assert_eq!(get("x get policies").rows, 8);
         assert_eq!(get("x get lr").rows, 7);
         assert_eq!(get("x get bl").rows, 1);
+        assert_eq!(get("x get lr,bl").rows, 8);
         assert_eq!(get("x get localredirectpolicies.balancing.elf.io").rows, 7);
         assert_eq!(get("x get bl/node-local-dns").missing.len(), 1);
         let wrong = Cli::try_parse_from(["x", "get", "pods"]).unwrap_err();
@@ -447,6 +462,9 @@ mod tests {
     fn a_selector_is_told_where_labels_are() {
         let wrong = Cli::try_parse_from(["x", "get", "lr", "-l", "app=x"]).unwrap_err();
         assert!(wrong.exit_code() == 2 && wrong.to_string().contains("choose rows with --filter"), "{wrong}");
+        let wrong = Cli::try_parse_from(["x", "get", "lr", "-n", "web"]).unwrap_err();
+        assert!(wrong.exit_code() == 2 && wrong.to_string().contains("is in a namespace"), "{wrong}");
+        assert_eq!(get("x get lr -A").rows, 7);
     }
 
     #[test]

@@ -101,7 +101,7 @@ fn service_rung(info: &FrontendInfo) -> Option<&RungInfo> {
 fn told(rung: &RungInfo, decided: &datapath::Decision) -> DecisionRung {
     let reason = match (rung.rung, decided.reason) {
         (RungKind::Service, _) if decided.outcome == Outcome::Service => rung_reason::TAKEN,
-        (RungKind::Service, PolicyReason::Taken) => rung_reason::NOT_REACHED,
+        (RungKind::Service, PolicyReason::Taken) if !rung.backends.is_empty() => rung_reason::NOT_REACHED,
         (RungKind::Service, _) => rung_reason::NO_BACKEND,
         (_, PolicyReason::Taken) => rung_reason::TAKEN,
         (RungKind::Redirect, PolicyReason::NoBackend) => rung_reason::NO_LOCAL_BACKEND,

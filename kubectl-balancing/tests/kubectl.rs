@@ -9,9 +9,7 @@ mod fixture;
 mod server;
 
 use std::{
-    env,
-    ffi::OsString,
-    fs,
+    env, fs,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::{Command, ExitCode, Output},
@@ -163,8 +161,7 @@ fn overlays_of_kustomize_are_validated() {
 }
 
 fn main() -> ExitCode {
-    let folders: Vec<PathBuf> =
-        env::split_paths(&env::var_os("PATH").unwrap_or_else(OsString::new)).collect();
+    let folders: Vec<PathBuf> = env::split_paths(&env::var_os("PATH").unwrap_or_default()).collect();
     let found = folders.iter().any(|f| f.join("kubectl").is_file());
     let trial = |(name, test): &Test| {
         let test = *test;

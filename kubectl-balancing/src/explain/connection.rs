@@ -4,11 +4,13 @@ use std::{fmt, io::Write, net::IpAddr, str::FromStr};
 
 use balancing_api::{
     agent::{
-        Caller, DecideRequest, Decision, DecisionRung, DecisionVerdict, FrontendList, NodeStatus, RungKind,
+        Caller, DecideRequest, Decision, DecisionRung, DecisionVerdict, FrontendList, NodeStatus,
+        PolicyState, RungKind,
     },
     cli::{ConnectionExplanation, DECISION, DECISION_LIST, DecisionList, document},
     names::rung_reason,
     net::{Frontend, Protocol},
+    policy::PolicyRef,
 };
 use clap::Args;
 use owo_colors::OwoColorize;
@@ -342,6 +344,17 @@ fn decision(out: &mut String, d: &Decision) {
 
 /// What to look at where the maps are not as intended.
 fn next(live: &Decision, intended: &Decision, status: &NodeStatus) -> String {
+    let taken = live.rungs.iter().find(|r| r.taken).and_then(|r| r.policy.as_ref());
+    let invalid = |p: &&PolicyRef| {
+        let mut known = status.policies.iter();
+        known.any(|s| (s.kind, &s.name) == (p.kind, &p.name) && s.state == PolicyState::Invalid)
+    };
+    if let Some(policy) = taken.filter(invalid) {
+        let short = format!("{}/{}", policy.kind.short_name(), sanitise(&policy.name));
+        return format!(
+            "{short} cannot be applied as it is now, so what it said before is kept: kubectl balancing explain policy {short}"
+        );
+    }
     let reason = |d: &Decision| d.rungs.first().map(|r| r.reason.clone()).unwrap_or_default();
     if reason(intended) == rung_reason::EXEMPT_CALLER && reason(live) == rung_reason::TAKEN {
         return format!(

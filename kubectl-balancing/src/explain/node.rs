@@ -219,7 +219,7 @@ fn checks(status: &NodeStatus, differing: &[Frontend], activity: &NodeActivity) 
         sources_synced(status),
         maps_have_room(status),
         policies_programmed(status),
-        maps_as_intended(differing),
+        maps_as_intended(status, differing),
         policies_effective(status),
         exemptions_active(status),
         errno_fidelity(status),
@@ -317,10 +317,14 @@ fn policies_programmed(status: &NodeStatus) -> Check {
     check(code, CheckStatus::Passed, format!("{} in the maps", plural(count, "policy", "policies")), "", "")
 }
 
-fn maps_as_intended(differing: &[Frontend]) -> Check {
+fn maps_as_intended(status: &NodeStatus, differing: &[Frontend]) -> Check {
     let code = "MapsAsIntended";
     if differing.is_empty() {
-        return check(code, CheckStatus::Passed, "the maps hold what the objects ask for".to_owned(), "", "");
+        let observed = match status.source_errors.is_empty() {
+            true => "the maps hold what the objects ask for",
+            false => "the maps hold what the objects ask for, and of those in error what they said before",
+        };
+        return check(code, CheckStatus::Passed, observed.to_owned(), "", "");
     }
     let observed = format!(
         "{} not as intended: {}",

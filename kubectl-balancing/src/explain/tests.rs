@@ -187,6 +187,16 @@ fn kept_from_before_the_policy_was_broken() {
     assert_eq!(e.ladder[0].rungs.len(), 1);
     assert_eq!(e.qos.redirects_per_second, 50);
     shows("kept", &world, "typo", None, Effective::Partly, Some("SpecValid"));
+    // Whoever asks for the connection is told too.
+    let flow = host("169.254.0.90", 80, Protocol::Tcp);
+    let live = simulate(&world.programmed, &world.status, &flow);
+    let intended = simulate(&world.desired, &world.status, &flow);
+    let c = ConnectionExplanation { to: flow.to, live, intended, differs: true };
+    let said = connection::text(&connection::From(flow.from.clone()), &c, &world.status, false);
+    assert!(
+        said.contains("so what it said before is kept: kubectl balancing explain policy lr/typo"),
+        "{said}"
+    );
     // What is wrong is the policy, not the programming.
     assert_eq!(super::node::differing(&world.status, &world.programmed, &world.desired), []);
 }

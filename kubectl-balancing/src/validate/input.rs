@@ -62,7 +62,14 @@ pub(super) fn kustomized(folder: &str, kubectl: &OsStr) -> Input {
 fn kustomize(folder: &str, kubectl: &OsStr) -> Result<File, String> {
     let path = Path::new(folder);
     let kustomization = KUSTOMIZATIONS.iter().map(|name| path.join(name)).find(|p| p.is_file());
+    if path.is_file() {
+        return Err(format!("{folder} is a file: name its folder with -k, or the file with -f"));
+    }
     // What is no folder may be a repository, which kustomize knows how to get.
+    let host = folder.split_once('/').is_some_and(|(host, _)| host.trim_start_matches('.').contains('.'));
+    if !path.exists() && !host && !folder.contains([':', '?']) {
+        return Err(format!("there is no folder {folder}"));
+    }
     if path.is_dir() && kustomization.is_none() {
         return Err(format!(
             "there is no kustomization.yaml in {folder}; for plain manifests use -f {folder}"

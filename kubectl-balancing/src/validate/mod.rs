@@ -225,9 +225,9 @@ fn run_with(
         }
         None => input::read(&named, args.recursive, stdin),
     };
-    let Outcome { findings, policies, summary, notes, empty } = examine(&files, &args.suppress);
-    if empty.len() == files.len() && failures.is_empty() {
-        failures.push(nothing_in(&empty));
+    let Outcome { findings, policies, summary, notes, empty, nothing } = examine(&files, &args.suppress);
+    if nothing && failures.is_empty() {
+        failures.push(nothing_in(&files));
     } else {
         before.extend(empty.iter().map(|name| format!("there is no object in {}", input::called(name))));
     }
@@ -285,15 +285,18 @@ struct Outcome {
     summary: Summary,
     /// What is to be said about suppressions.
     notes: Vec<String>,
-    /// Names of files without any object.
+    /// Names of files that hold nothing.
     empty: Vec<String>,
+    /// Is there no object in any of the files, and nothing that is known to be wrong?
+    nothing: bool,
 }
 
-/// Why there was nothing to check. A pipe that broke must not look like manifests that are right.
-fn nothing_in(empty: &[String]) -> String {
-    let places: Vec<String> = empty.iter().map(|name| input::called(name)).collect();
-    let hint =
-        if empty.iter().any(|name| name == "-") { "; did the command before the pipe fail?" } else { "" };
+/// Why there was nothing to check. A pipe that broke, or a page that says "not found", must not look like manifests that
+/// are right.
+fn nothing_in(files: &[File]) -> String {
+    let places: Vec<String> = files.iter().map(|file| input::called(&file.name)).collect();
+    let piped = files.iter().any(|file| file.name == "-");
+    let hint = if piped { "; did the command before the pipe fail?" } else { "" };
     format!("no objects to validate: there is none in {}{hint}", list(&places, 5))
 }
 
@@ -313,6 +316,9 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
     let empty: Vec<String> =
         files.iter().zip(&parsed).filter(|(_, p)| is_empty(p)).map(|(f, _)| f.name.clone()).collect();
     let mut examined = check_files(&parsed);
+    let nothing = examined.policies.is_empty()
+        && parsed.iter().all(|p| p.objects.is_empty())
+        && !examined.findings.iter().any(|f| f.finding.severity == Severity::Error);
     let notes = suppress(&mut examined, suppressions);
     let count = |s| examined.findings.iter().filter(|f| f.finding.severity == s).count();
     let summary = Summary {
@@ -325,7 +331,7 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
         empty: empty.len(),
     };
     let findings = resolve::resolve(files, examined.findings);
-    Outcome { findings, policies: examined.policies, summary, notes, empty }
+    Outcome { findings, policies: examined.policies, summary, notes, empty, nothing }
 }
 
 /// Take out what is suppressed -> what is to be said about suppressions that do not do what they seem to.

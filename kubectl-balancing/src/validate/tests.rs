@@ -376,7 +376,11 @@ fn folders_files_lists_and_stdin() {
     assert_eq!(files(&[folder.path()]), (0, 2));
     assert_eq!(files(&["-f", &format!("{a},{}/b.yml", folder.path())]), (0, 2));
     assert_eq!(files(&["-f", &a, "-f", folder.path()]), (0, 2), "one file under two names is one file");
-    assert_eq!(files(&["-f", &format!("{}/sub", folder.path())]), (0, 1));
+    assert_eq!(
+        files(&["-f", &format!("{}/sub", folder.path())]),
+        (2, 1),
+        "no object, so nothing was checked"
+    );
 
     let empty = Folder::new();
     let ran = validate(&["-f", empty.path()]);
@@ -427,6 +431,10 @@ fn nothing_to_check_is_a_failure() {
         assert_eq!((&json["summary"]["empty"], &json["summary"]["files"]), (&1.into(), &1.into()));
         let junit = validate(&["-f", &empty, "-o", "junit"]).out;
         assert!(junit.contains("errors=\"1\"") && junit.contains("no objects to validate"), "{junit}");
+    }
+    for page in ["404: Not Found\n", "not found\n", "{}", "[]"] {
+        let ran = validate_stdin(&["-f", "-"], page.as_bytes());
+        assert!(ran.code == 2 && ran.err.contains("no objects to validate"), "{page}: {}", ran.err);
     }
     let piped = validate_stdin(&["-f", "-"], b"");
     assert!(piped.code == 2 && piped.err.contains("did the command before the pipe fail?"), "{}", piped.err);
@@ -522,6 +530,15 @@ fn kustomize_that_fails_says_why() {
             folder.path()
         ))
     );
+    for (named, said) in [
+        ("nowhere".to_owned(), "error: there is no folder nowhere"),
+        (format!("{prod}/kustomization.yaml"), "is a file: name its folder with -k"),
+        // A repository is kustomize's to get.
+        ("github.com/x/y".to_owned(), "(exit status: 3)"),
+    ] {
+        let ran = validate_with(&["-k", &named], broken.as_os_str(), b"");
+        assert!(ran.code == 2 && ran.err.contains(said), "{named}: {}", ran.err);
+    }
     for wrong in
         [&["-k", "x", "-f", "y"][..], &["-k", "x", "-R"], &["-k", "x", "y"], &["-k", "x", "--list-rules"]]
     {
