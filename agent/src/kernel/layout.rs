@@ -90,12 +90,12 @@ impl Sizes {
     /// The same with room for what is needed where there is too little now. What is large enough stays.
     #[must_use]
     pub fn grown(self, need: Room, most: Room) -> Self {
-        let grown = |now: u32, need: u32, most: u32| {
-            if is_tight(need, now, most) { roomy(need, now, most.max(now)) } else { now }
+        let grown = |now: u32, need: u32, least: u32, most: u32| {
+            if is_tight(need, now, most) { roomy(need, least.max(now), most) } else { now }
         };
-        let frontends = grown(self.frontends, need.frontends, most.frontends);
+        let frontends = grown(self.frontends, need.frontends, LEAST.frontends, most.frontends);
         let slots = if frontends == self.frontends { self.slots } else { Self::new(frontends, 0, 1).slots };
-        let backends = grown(self.backends, need.backends, most.backends);
+        let backends = grown(self.backends, need.backends, LEAST.backends, most.backends);
         Self { frontends, slots, backends, ..self }
     }
 
@@ -224,6 +224,8 @@ pub(super) fn policy_names(sizes: &Sizes) -> MapDefinition {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -253,8 +255,24 @@ mod tests {
         assert_eq!(grown(961, 0), Sizes { frontends: 1152, slots: 1360, ..sizes });
         assert_eq!(grown(0, 9000), Sizes { backends: 10_240, ..sizes });
         assert_eq!(grown(u32::MAX, u32::MAX).room(), MOST);
+        // Made under a lower limit than now.
+        let few = Sizes::new(4, 4, 2).grown(Room { frontends: 4, backends: 4 }, MOST);
+        assert_eq!(few.room(), LEAST);
         // A limit below what there is: it stays.
         assert_eq!(sizes.grown(MOST, Room { frontends: 10, backends: 10 }), sizes);
+    }
+
+    proptest! {
+        /// What is tight grows, up to what it may: else it would be made anew for nothing, again and again.
+        #[test]
+        fn growing_makes_room(now in 1u32..200_000, need in 0u32..200_000, most in 1u32..200_000) {
+            let of = |n| Room { frontends: n, backends: n };
+            let grown = Sizes::new(now, now, 2).grown(of(need.min(most)), of(most)).room();
+            for grown in [grown.frontends, grown.backends] {
+                prop_assert_eq!(grown > now, is_tight(need.min(most), now, most));
+                prop_assert!(grown == now || (grown >= need.min(most) && grown <= most));
+            }
+        }
     }
 
     #[test]

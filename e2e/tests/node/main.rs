@@ -8,6 +8,7 @@ mod churn;
 mod demo;
 mod exempt;
 mod fixtures;
+mod growth;
 mod hostile;
 mod lifecycle;
 mod model;
@@ -49,6 +50,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("qos", qos::TESTS),
     ("reverse", reverse::TESTS),
     ("churn", churn::TESTS),
+    ("growth", growth::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("exempt", exempt::TESTS),
     ("model", model::TESTS),

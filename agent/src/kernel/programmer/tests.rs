@@ -16,11 +16,21 @@ use crate::desired::ServiceRung;
 #[derive(Clone, Default)]
 struct TestClock {
     started: Rc<Cell<Epoch>>,
+    completed: Rc<Cell<Epoch>>,
 }
 
 impl TestClock {
-    fn pass(&self) {
+    fn begin(&self) {
         self.started.set(self.started.get() + 1);
+    }
+
+    fn end(&self) {
+        self.completed.set(self.started.get());
+    }
+
+    fn pass(&self) {
+        self.begin();
+        self.end();
     }
 }
 
@@ -30,7 +40,7 @@ impl Clock for TestClock {
     }
 
     fn completed(&self) -> Epoch {
-        self.started.get()
+        self.completed.get()
     }
 }
 
@@ -280,16 +290,53 @@ impl Bench {
         self.programmer.grace_passed();
     }
 
-    fn settle_all(&mut self) {
+    /// Lets grace periods pass until nothing depends on one.
+    fn settle_grace(&mut self) {
         for _ in 0..10 {
             self.pass_grace();
         }
+    }
+
+    fn settle_all(&mut self) {
+        self.settle_grace();
         assert!(self.programmer.is_settled());
+    }
+
+    /// Room that these maps may grow to.
+    fn up_to(mut self, frontends: u32, backends: u32) -> Self {
+        self.programmer = self.programmer.up_to(Room { frontends, backends });
+        self
+    }
+
+    /// Larger maps with the same content take over; which readers of the smaller ones are where is what it was. Answers
+    /// what was asked for, if anything was.
+    fn grow(&mut self) -> Option<Room> {
+        let room = self.programmer.wanted_room()?;
+        let most = self.programmer.most;
+        self.programmer.growing();
+        assert_eq!(self.programmer.wanted_room(), None, "larger maps are being made already");
+        {
+            let mut memory = self.memory.borrow_mut();
+            memory.observe();
+            let grown = &mut memory.limits;
+            // One more than asked for: a map that is just large enough is nearly full.
+            grown.frontends = grown.frontends.max((room.frontends + 1).min(most.frontends));
+            grown.slots = grown.slots.max(grown.frontends + 1);
+            grown.backends = grown.backends.max((room.backends + 1).min(most.backends));
+            let limits = memory.limits;
+            memory.slots.resize(limits.slots as usize, EMPTY);
+            memory.left.resize(limits.slots as usize, [0; 2]);
+            memory.backends.resize(limits.backends as usize, Backend::default());
+        }
+        self.programmer.grown();
+        Some(room)
     }
 
     /// A new agent over the same maps.
     fn restart(&mut self) {
-        self.programmer = Programmer::take_over(Rc::clone(&self.memory), self.clock.clone()).unwrap();
+        let most = self.programmer.most;
+        self.programmer =
+            Programmer::take_over(Rc::clone(&self.memory), self.clock.clone()).unwrap().up_to(most);
     }
 
     /// What a reader finds: per frontend its flags, policy, and the addresses of both rungs.
@@ -728,6 +775,89 @@ fn ids_are_the_same_in_every_run_and_unlike_within_a_rung() {
     assert!(identified(&backends(&all)).contains(&alone[0]));
 }
 
+#[test]
+fn what_does_not_fit_waits_for_larger_maps_that_hold_all_of_it() {
+    let small = Limits { frontends: 2, slots: 3, backends: 3, ..LIMITS };
+    let mut bench = Bench::new(small).up_to(6, 40);
+    for n in 0..5 {
+        bench.apply(put(n, ladder(None, Some(&hosts([n, 20])))));
+    }
+    bench.pass_grace();
+    assert!(!bench.programmer.is_settled());
+    assert_eq!(bench.programmer.failures().count(), 0, "nothing has failed: room is on its way");
+    // Five frontends of two backends each, whichever fitted already.
+    assert_eq!(bench.programmer.wanted_room(), Some(Room { frontends: 5, backends: 10 }));
+    bench.grow();
+    assert!(bench.programmer.is_settled());
+    assert_eq!(bench.found().len(), 5);
+    assert_eq!(bench.found()[&frontend(4)].service_backends, addresses(&hosts([4, 20])));
+    assert_eq!(bench.programmer.fill()[0], ("frontends", 5, 6));
+}
+
+#[test]
+fn maps_are_full_only_at_their_limit() {
+    let small = Limits { frontends: 2, slots: 3, backends: 40, ..LIMITS };
+    let mut bench = Bench::new(small).up_to(4, 40);
+    for n in 0..6 {
+        bench.apply(put(n, ladder(None, Some(&hosts([n])))));
+    }
+    assert_eq!(bench.grow(), Some(Room { frontends: 4, backends: 6 }));
+    assert_eq!(bench.found().len(), 4);
+    let full = Failure::MapFull { map: "frontends", capacity: 4 };
+    assert_eq!(bench.programmer.failures().map(|(_, f)| f.clone()).collect::<Vec<_>>(), [full.clone(), full]);
+    assert_eq!(bench.grow(), None);
+}
+
+/// Nobody waits for grace periods while only larger maps help.
+#[test]
+fn waiting_for_larger_maps_keeps_no_grace_periods_going() {
+    let small = Limits { backends: 2, ..LIMITS };
+    let mut bench = Bench::new(small).up_to(6, 40);
+    bench.apply(put(1, ladder(None, Some(&hosts([1, 2, 3])))));
+    bench.programmer.growing();
+    bench.settle_grace();
+    assert_eq!(bench.programmer.wanted_epoch(), None);
+    bench.programmer.growth_failed("no memory".to_owned());
+    assert!(bench.programmer.has_failed_to_grow());
+    let told: Vec<String> = bench.programmer.failures().map(|(_, f)| f.to_string()).collect();
+    assert_eq!(told, ["map backends is too small and did not grow: no memory"]);
+    assert_eq!(bench.programmer.wanted_room(), None, "not before it is tried again");
+    bench.programmer.try_growth_again();
+    assert_eq!(bench.grow(), Some(Room { frontends: 1, backends: 3 }));
+    assert_eq!(bench.found()[&frontend(1)].service_backends, addresses(&hosts([1, 2, 3])));
+}
+
+/// Programs may be at the smaller maps when the larger ones take over: what they count there is added a grace period
+/// later, and no range is given back before.
+#[test]
+fn what_is_about_to_be_free_waits_for_the_readers_of_smaller_maps() {
+    let mut bench = Bench::new(LIMITS).up_to(60, 400);
+    bench.apply(put(1, ladder(None, Some(&hosts([1, 2])))));
+    bench.apply(put(1, ladder(None, Some(&hosts([2, 3])))));
+    let before = bench.programmer.ranges.used();
+    // A grace period is under way that began before.
+    bench.clock.begin();
+    bench.programmer.growing();
+    bench.programmer.grown();
+    bench.clock.end();
+    bench.programmer.grace_passed();
+    assert_eq!(bench.programmer.ranges.used(), before, "given back before its last reader has left");
+    bench.pass_grace();
+    assert_eq!(bench.programmer.ranges.used(), 2);
+}
+
+#[test]
+fn a_nearly_full_map_asks_before_it_is_full() {
+    let mut bench = Bench::new(Limits { backends: 16, ..LIMITS }).up_to(6, 40);
+    bench.apply(put(1, ladder(None, Some(&(0..15).collect()))));
+    assert_eq!(bench.programmer.wanted_room(), None);
+    bench.apply(put(2, ladder(None, Some(&hosts([1])))));
+    assert_eq!(bench.programmer.wanted_room(), Some(Room { frontends: 2, backends: 16 }));
+    let mut fixed = Bench::new(Limits { backends: 16, ..LIMITS });
+    fixed.apply(put(1, ladder(None, Some(&(0..16).collect()))));
+    assert_eq!(fixed.programmer.wanted_room(), None, "maps that may not grow ask for nothing");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Put { frontend: u8, policy: Option<(u8, BTreeSet<u8>)>, service: Option<BTreeSet<u8>> },
@@ -735,6 +865,7 @@ enum Step {
     Settings { policy: u8, limit: u32, callers: BTreeSet<u64> },
     Grace,
     Restart,
+    Grow,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -747,6 +878,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(policy, limit, callers)| Step::Settings { policy, limit, callers }),
         3 => Just(Step::Grace),
         1 => Just(Step::Restart),
+        1 => Just(Step::Grow),
     ];
     prop::collection::vec(step, 1..80)
 }
@@ -757,8 +889,10 @@ proptest! {
     /// Whatever happens in whatever order: nothing is written where a reader may be (asserted by the maps), and in the
     /// end the maps hold just what is desired.
     #[test]
-    fn the_maps_come_to_the_desired_state(steps in steps()) {
-        let mut bench = Bench::new(LIMITS);
+    fn the_maps_come_to_the_desired_state(steps in steps(), small in any::<bool>()) {
+        let limits =
+            if small { Limits { frontends: 1, slots: 2, backends: 1, ..LIMITS } } else { LIMITS };
+        let mut bench = Bench::new(limits).up_to(LIMITS.frontends, LIMITS.backends);
         let mut wanted: BTreeMap<net::Frontend, Ladder> = BTreeMap::new();
         let mut limits = BTreeMap::from([(1u8, 0u32), (2, 0)]);
         let mut callers = BTreeMap::from([(1u8, BTreeSet::new()), (2, BTreeSet::new())]);
@@ -781,6 +915,7 @@ proptest! {
                     callers.insert(policy, all);
                 }
                 Step::Grace => bench.pass_grace(),
+                Step::Grow => drop(bench.grow()),
                 Step::Restart => {
                     bench.restart();
                     for n in [1, 2] {
@@ -797,6 +932,11 @@ proptest! {
                 }
             }
         }
+        for _ in 0..20 {
+            bench.grow();
+            bench.settle_grace();
+        }
+        prop_assert_eq!(bench.grow(), None, "it grows on and on");
         bench.settle_all();
         prop_assert_eq!(bench.programmer.failures().count(), 0);
         let expected: BTreeMap<net::Frontend, Found> = wanted
