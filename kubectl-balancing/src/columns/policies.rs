@@ -30,7 +30,7 @@ impl Row for PolicyTopItem {
             column("kind", "KIND", "lr: LocalRedirectPolicy, bl: BalancingPolicy", |r: &PolicyTopItem| {
                 Cell::text(r.policy.kind.short_name())
             })
-            .priority(4),
+            .priority(5),
             column("frontend", "FRONTEND", "the Service or address that it matches", |r: &PolicyTopItem| {
                 Cell::text(frontends_of(r))
             })
@@ -42,7 +42,7 @@ impl Row for PolicyTopItem {
                 |r: &PolicyTopItem| Cell::Ratio(r.nodes.programmed, r.nodes.wanted),
             )
             .number()
-            .priority(4),
+            .priority(2),
             column(
                 "backends",
                 "BACKENDS",
@@ -50,7 +50,7 @@ impl Row for PolicyTopItem {
                 |r: &PolicyTopItem| Cell::Ratio(r.backends.programmed, r.backends.wanted),
             )
             .number()
-            .priority(2),
+            .priority(4),
             counted::redirects(|r: &PolicyTopItem| {
                 Cell::Rate(r.rates.as_ref().map(|x| x.redirects + x.balanced))
             }),

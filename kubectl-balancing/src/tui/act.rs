@@ -6,11 +6,12 @@ use crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 
 use super::{
     details,
+    grid::visible_columns,
     keys::{self, Action, Context},
     message::{Effect, Screen, Typing, Update},
-    model::{FILTER_MOST, Model, WINDOWS},
+    model::{FILTER_MOST, Model, WINDOWS, metas},
 };
-use crate::rows::What;
+use crate::{columns::Shown, rows::What};
 
 /// Intervals that `+` and `-` walk through, in seconds.
 const INTERVALS: [u64; 5] = [1, 2, 5, 10, 30];
@@ -122,6 +123,12 @@ impl Model {
             Action::Faults => self.faults = !self.faults,
             Action::Wide => {
                 self.wide = !self.wide;
+                let metas = metas(self.what());
+                let more = |i: usize| metas.get(i).is_some_and(|m| m.shown == Shown::Wide);
+                if self.wide && !visible_columns(self, self.what()).into_iter().any(more) {
+                    self.notice =
+                        Some("there is no room for more columns; d shows all of the selected row".to_owned());
+                }
                 self.tables.iter_mut().for_each(|t| t.widths.clear());
             }
             Action::Exact => {

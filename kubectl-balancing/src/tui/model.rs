@@ -248,7 +248,14 @@ impl Model {
     /// Is this column among those that may be shown?
     #[must_use]
     pub fn eligible(&self, meta: &Meta) -> bool {
-        meta.shown != Shown::Wide || self.wide
+        // Of one node the state says all that a count of nodes would.
+        let told = meta.key == "nodes" && self.what() == What::Policies && self.nodes() < 2;
+        self.wide || (meta.shown != Shown::Wide && !told)
+    }
+
+    /// How many nodes the rows speak of.
+    fn nodes(&self) -> usize {
+        self.board.as_ref().map_or(0, |b| b.nodes.len())
     }
 
     /// The selected row of the table shown.

@@ -718,6 +718,20 @@ fn keys_that_can_do_nothing_say_why() {
     }
 }
 
+/// A key that changes nothing that is seen says so.
+#[test]
+fn more_columns_need_room() {
+    for (size, room) in [((80, 24), false), ((200, 50), true)] {
+        let mut model = live(size, &world());
+        press(&mut model, "w");
+        assert_eq!(screen(&model).contains("no room for more columns"), !room, "{size:?}");
+        assert_eq!(screen(&model).contains("QOS-LIMIT"), room, "{size:?}");
+    }
+    // How many nodes have a policy is of interest where there are several.
+    assert!(!screen(&live((120, 40), &world())).contains("NODES"));
+    assert!(screen(&demo((120, 40), 4)).contains("NODES"));
+}
+
 #[test]
 fn the_mouse_selects_and_sorts() {
     let mut model = live((120, 40), &world());
