@@ -98,7 +98,7 @@ fn policy_state(
         name: policy.name.clone(),
         uid,
         observed_generation: policy.generation,
-        state: policy.state.clone(),
+        state: policy.state,
         reason: policy.reason.clone(),
         message: if quiet { String::new() } else { cut(&policy.message) },
         backends: policy.backends,

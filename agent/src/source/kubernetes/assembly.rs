@@ -275,3 +275,262 @@ impl Assembly {
         self.kinds.iter().map(progress).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::{policy::PolicyKind, records::Converter};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::source::kubernetes::{item::Item, read::read};
+
+    const LRP: Kind = Kind::Policies(PolicyKind::LocalRedirectPolicy);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// A pod whose address tells its version.
+    fn pod(name: u8, version: u8) -> Read {
+        let object = json!({
+            "metadata": {"name": format!("p{name}"), "namespace": "team", "uid": "u"},
+            "status": {"podIP": format!("10.0.{name}.{version}")},
+        });
+        read(Kind::Pods, Item::new(object), &mut Converter::default())
+    }
+
+    fn broken(name: u8) -> Read {
+        Read { key: pod(name, 0).key, what: Err("spec.x: wrong".to_owned()) }
+    }
+
+    fn policy(generation: i64, valid: bool) -> Read {
+        let port = if valid { "80" } else { "no" };
+        let object = json!({
+            "metadata": {"name": "x", "generation": generation},
+            "spec": {
+                "frontend": {"addressMatcher": {"ip": "10.9.9.9", "toPorts": [{"port": port, "protocol": "TCP"}]}},
+                "backend": {"endpointSelector": {}, "toPorts": [{"port": "80", "protocol": "TCP"}]},
+            },
+        });
+        let read = read(LRP, Item::new(object), &mut Converter::default());
+        let Ok(Object::Policy(policy)) = &read.what else { panic!("no policy") };
+        assert_eq!(policy.spec.is_ok(), valid, "{:?}", policy.spec);
+        read
+    }
+
+    /// Everything was listed and told.
+    fn complete() -> Assembly {
+        let mut assembly = Assembly::new();
+        for kind in Kind::ALL {
+            assembly.take(kind, News::Listed(Vec::new()), at(0));
+        }
+        let first = batch(&mut assembly, 0).unwrap();
+        assert_eq!((first.touch, first.unread), (Touch::Live, Vec::<String>::new()));
+        assembly
+    }
+
+    fn batch(assembly: &mut Assembly, second: i64) -> Option<Batch> {
+        assembly.batch(Instant::now(), at(second))
+    }
+
+    fn changes(batch: &Batch) -> Vec<String> {
+        let shown = |c: &ObjectChange| format!("{}{}", if c.object.is_some() { "+" } else { "-" }, c.key);
+        batch.changes.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_before_every_list_is_in() {
+        let mut assembly = Assembly::new();
+        assembly.take(Kind::Pods, News::Listed(vec![pod(1, 1)]), at(0));
+        for kind in Kind::ALL.into_iter().filter(|kind| !matches!(kind, Kind::Pods | Kind::Node)) {
+            assembly.take(kind, News::EmptyOnce, at(0));
+        }
+        let waiting = batch(&mut assembly, 1).unwrap();
+        assert_eq!(changes(&waiting), [""; 0]);
+        assert_eq!(waiting.touch, Touch::Waiting("waiting for the first list of nodes".to_owned()));
+        assembly.take(Kind::Node, News::Failing("failed to list nodes: forbidden".to_owned()), at(1));
+        let waiting = batch(&mut assembly, 1).unwrap();
+        assert_eq!(waiting.touch, Touch::Waiting("failed to list nodes: forbidden".to_owned()));
+        // An empty answer about its own Node would make it none of the cluster's.
+        assembly.take(Kind::Node, News::EmptyOnce, at(2));
+        assert!(matches!(batch(&mut assembly, 2).unwrap().touch, Touch::Waiting(_)));
+        assembly.take(Kind::Node, News::Listed(Vec::new()), at(5));
+        let first = batch(&mut assembly, 5).unwrap();
+        assert_eq!((changes(&first), first.touch), (vec!["+Pod/team/p1".to_owned()], Touch::Live));
+        // What was empty once may yet turn out to be full: pinned entries are kept.
+        assert_eq!(
+            first.unread,
+            ["services", "endpointslices", "localredirectpolicies", "balancingpolicies"]
+        );
+        assembly.take(Kind::Services, News::Listed(Vec::new()), at(6));
+        assert_eq!(batch(&mut assembly, 6).unwrap().unread.len(), 3);
+        assert_eq!(batch(&mut assembly, 7), None);
+    }
+
+    #[test]
+    fn a_resource_that_is_absent_is_remarked_and_empty() {
+        let mut assembly = complete();
+        assembly.take(LRP, News::Set(policy(1, true)), at(1));
+        batch(&mut assembly, 1).unwrap();
+        assembly.take(LRP, News::Absent, at(2));
+        let absent = batch(&mut assembly, 2).unwrap();
+        assert_eq!(changes(&absent), ["-LocalRedirectPolicy/x"]);
+        assert_eq!(absent.touch, Touch::Live);
+        assert!(absent.notes[0].contains("localredirectpolicies"), "{:?}", absent.notes);
+        assembly.take(LRP, News::Listed(vec![policy(1, true)]), at(3));
+        let there = batch(&mut assembly, 3).unwrap();
+        assert_eq!((changes(&there), there.notes), (vec!["+LocalRedirectPolicy/x".to_owned()], vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_keeps_its_last_good_state() {
+        let mut assembly = complete();
+        assembly.take(Kind::Pods, News::Set(pod(1, 1)), at(1));
+        batch(&mut assembly, 1).unwrap();
+        assembly.take(Kind::Pods, News::Set(broken(1)), at(2));
+        assembly.take(Kind::Pods, News::Listed(vec![broken(1), broken(2)]), at(3));
+        let bad = batch(&mut assembly, 3).unwrap();
+        assert_eq!(changes(&bad), [""; 0]);
+        let told: Vec<_> = bad.errors.iter().map(|e| (e.to_string(), e.since)).collect();
+        assert_eq!(
+            told,
+            [
+                (
+                    "API server: Pod/team/p1: spec.x: wrong: what it said before stays in force".to_owned(),
+                    at(2)
+                ),
+                ("API server: Pod/team/p2: spec.x: wrong".to_owned(), at(3)),
+            ]
+        );
+        assert_eq!(bad.unread, ["Pod/team/p2"], "of the other it is known what it was");
+        assembly.take(Kind::Pods, News::Set(pod(2, 1)), at(4));
+        assembly.take(Kind::Pods, News::Gone(broken(1)), at(4));
+        let good = batch(&mut assembly, 4).unwrap();
+        assert_eq!(changes(&good), ["-Pod/team/p1", "+Pod/team/p2"]);
+        assert_eq!((good.errors, good.unread), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_policy_that_breaks_a_rule_keeps_what_it_said_before() {
+        let mut assembly = complete();
+        assembly.take(LRP, News::Set(policy(1, false)), at(1));
+        let first = batch(&mut assembly, 1).unwrap();
+        assert_eq!(
+            (changes(&first).len(), first.errors.len()),
+            (1, 1),
+            "it is known, and known to be invalid"
+        );
+        assembly.take(LRP, News::Set(policy(2, true)), at(2));
+        assert_eq!(batch(&mut assembly, 2).unwrap().errors, []);
+        assembly.take(LRP, News::Set(policy(3, false)), at(3));
+        let edited = batch(&mut assembly, 3).unwrap();
+        assert_eq!(changes(&edited), [""; 0]);
+        assert!(edited.errors[0].message.ends_with("what it said before stays in force"));
+        assembly.take(LRP, News::Gone(policy(3, false)), at(4));
+        assembly.take(LRP, News::Set(policy(1, false)), at(4));
+        let anew = batch(&mut assembly, 4).unwrap();
+        let Some(Object::Policy(invalid)) = &anew.changes[0].object else { panic!("{anew:?}") };
+        assert!(invalid.spec.is_err(), "another one under the same name");
+    }
+
+    #[test]
+    fn a_failure_counts_when_it_lasts_and_ends_with_the_next_sign_of_life() {
+        let mut assembly = complete();
+        let failing = || News::Failing("failed to watch pods: connection refused".to_owned());
+        assembly.take(Kind::Pods, failing(), at(10));
+        assert_eq!(batch(&mut assembly, 11), None, "API servers restart");
+        assembly.take(Kind::Pods, failing(), at(12));
+        let lost = batch(&mut assembly, 12).unwrap();
+        assert_eq!(lost.touch, Touch::Lost("failed to watch pods: connection refused".to_owned()));
+        assert_eq!(batch(&mut assembly, 13), None);
+        let progress = assembly.progress(at(0));
+        assert_eq!(progress.iter().find(|p| p.name == "pods").unwrap().last_progress, at(0));
+        assembly.take(Kind::Pods, News::Alive, at(20));
+        assert_eq!(batch(&mut assembly, 20).unwrap().touch, Touch::Live);
+        let progress = assembly.progress(at(0));
+        assert_eq!(progress.iter().find(|p| p.name == "pods").unwrap().last_progress, at(20));
+    }
+
+    /// What happens to the objects of one kind at the API server, and what is heard of it.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Set(u8, u8),
+        Remove(u8),
+        /// The same, and the watch does not hear of it.
+        SetUnheard(u8, u8),
+        RemoveUnheard(u8),
+        List,
+        Fail,
+        Alive,
+        Tell,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..4u8, 1..4u8).prop_map(|(name, version)| Step::Set(name, version)),
+            (0..4u8).prop_map(Step::Remove),
+            (0..4u8, 1..4u8).prop_map(|(name, version)| Step::SetUnheard(name, version)),
+            (0..4u8).prop_map(Step::RemoveUnheard),
+            Just(Step::List),
+            Just(Step::Fail),
+            Just(Step::Alive),
+            Just(Step::Tell),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_heard_in_between_the_end_is_the_plain_set(steps in proptest::collection::vec(step(), 0..60)) {
+            let mut assembly = Assembly::new();
+            let mut there: BTreeMap<u8, u8> = BTreeMap::new();
+            let mut known: BTreeMap<ObjectKey, Object> = BTreeMap::new();
+            let mut tell = |assembly: &mut Assembly| {
+                for change in batch(assembly, 0).map(|b| b.changes).unwrap_or_default() {
+                    match change.object {
+                        Some(object) => known.insert(change.key, object),
+                        None => known.remove(&change.key),
+                    };
+                }
+            };
+            let list = |there: &BTreeMap<u8, u8>| News::Listed(there.iter().map(|(n, v)| pod(*n, *v)).collect());
+            for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Pods) {
+                assembly.take(kind, News::Listed(Vec::new()), at(0));
+            }
+            for step in steps {
+                let news = match step {
+                    Step::Set(name, version) => {
+                        there.insert(name, version);
+                        News::Set(pod(name, version))
+                    }
+                    Step::Remove(name) => match there.remove(&name) {
+                        Some(version) => News::Gone(pod(name, version)),
+                        None => News::Alive,
+                    },
+                    Step::SetUnheard(name, version) => {
+                        there.insert(name, version);
+                        continue;
+                    }
+                    Step::RemoveUnheard(name) => {
+                        there.remove(&name);
+                        continue;
+                    }
+                    Step::List if there.is_empty() => News::EmptyOnce,
+                    Step::List => list(&there),
+                    Step::Fail => News::Failing("x".to_owned()),
+                    Step::Alive => News::Alive,
+                    Step::Tell => {
+                        tell(&mut assembly);
+                        continue;
+                    }
+                };
+                assembly.take(Kind::Pods, news, at(0));
+            }
+            assembly.take(Kind::Pods, list(&there), at(0));
+            tell(&mut assembly);
+            let wanted: BTreeMap<ObjectKey, Object> =
+                there.iter().map(|(n, v)| { let read = pod(*n, *v); (read.key, read.what.unwrap()) }).collect();
+            prop_assert_eq!(known, wanted);
+        }
+    }
+}

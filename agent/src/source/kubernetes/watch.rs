@@ -82,7 +82,7 @@ enum Failure {
     Expired,
     /// The resource is not served.
     Absent,
-    /// The credentials are not accepted, in words.
+    /// The credentials are not accepted, or give no right to it, in words.
     Refused(String),
     /// Anything else, for people.
     Other(String),
@@ -94,7 +94,7 @@ impl Failure {
         match error {
             kube::Error::Api(status) if status.code == 410 => Self::Expired,
             kube::Error::Api(status) if status.code == 404 => Self::Absent,
-            kube::Error::Api(status) if status.code == 401 => Self::Refused(words()),
+            kube::Error::Api(status) if matches!(status.code, 401 | 403) => Self::Refused(words()),
             _ => Self::Other(words()),
         }
     }
@@ -341,34 +341,4 @@ async fn watch<T>(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_empty_answer_is_believed_the_second_time() {
-        let mut empty = Empty::default();
-        assert!(!empty.confirmed() && empty.confirmed());
-        // Nothing was known: nothing is lost.
-        assert!(empty.confirmed());
-        empty.heard(&News::Set(()));
-        assert!(!empty.confirmed() && empty.confirmed());
-        empty.listed(3);
-        assert!(!empty.confirmed());
-        empty.listed(1);
-        assert!(!empty.confirmed(), "another answer lay between");
-        empty.listed(0);
-        empty.heard(&News::<()>::Alive);
-        assert!(empty.confirmed());
-    }
-
-    #[test]
-    fn pauses_grow_to_their_limit_and_begin_anew() {
-        let mut pauses = Pauses::new();
-        let first = pauses.next();
-        assert!(first >= SHORTEST_PAUSE / 2 && first < SHORTEST_PAUSE, "{first:?}");
-        let last = (0..20).map(|_| pauses.next()).last().unwrap();
-        assert!(last >= LONGEST_PAUSE / 2 && last < LONGEST_PAUSE, "{last:?}");
-        pauses.reset();
-        assert!(pauses.next() < SHORTEST_PAUSE);
-    }
-}
+mod tests;
