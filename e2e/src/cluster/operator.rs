@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use super::{ControlPlane, Kube, OwnPod, Process, objects};
 use crate::{client::built, network::Network, wait};
@@ -10,14 +10,14 @@ use crate::{client::built, network::Network, wait};
 /// How long it may take to serve.
 const SERVES: std::time::Duration = std::time::Duration::from_secs(60);
 
-/// A running replica.
+/// A running replica. When it is dropped, its process is killed and its pod deleted, so that the Deployment makes another.
 #[derive(Debug)]
 pub struct Operator {
-    /// Its process.
-    pub process: Process,
+    process: Option<Process>,
     /// The pod it stands for.
     pub pod: OwnPod,
     address: IpAddr,
+    kube: Kube,
 }
 
 impl Operator {
@@ -38,9 +38,9 @@ impl Operator {
             command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         })?;
         let address = network.v4(space);
-        let mut operator = Self { process, pod, address };
+        let mut operator = Self { process: Some(process), pod, address, kube };
         operator.wait_ready()?;
-        operator.pod.report(&kube, &[address, network.v6(space)], true)?;
+        operator.pod.report(&operator.kube, &[address, network.v6(space)], true)?;
         Ok(operator)
     }
 
@@ -51,7 +51,7 @@ impl Operator {
             SERVES,
             || "the operator's /readyz".to_owned(),
             || {
-                if let Some(status) = self.process.ended()? {
+                if let Some(status) = self.process.as_mut().context("it was ended")?.ended()? {
                     bail!("it ended with {status}");
                 }
                 match client.get("/readyz") {
@@ -62,7 +62,7 @@ impl Operator {
                 Ok(None)
             },
         );
-        ready.with_context(|| format!("last answer: {last}\n{}", self.process.log_tail()))
+        ready.with_context(|| format!("last answer: {last}\n{}", self.log_tail()))
     }
 
     /// Its metrics.
@@ -73,23 +73,31 @@ impl Operator {
         Ok(crate::agent::Metrics(Kube::plain(self.address, 5820)?.get("/metrics")?.text))
     }
 
-    /// SIGKILL; its pod is deleted, as it would be on a node that dies, so that the Deployment makes another.
-    ///
-    /// # Errors
-    /// The machine or the API server refuses.
-    pub fn kill(self, kube: &Kube) -> Result<()> {
-        self.process.kill()?;
-        kube.delete(&objects::place(&self.pod.object)?.path())
+    /// The end of its log, for messages.
+    #[must_use]
+    pub fn log_tail(&self) -> String {
+        self.process.as_ref().map(Process::log_tail).unwrap_or_default()
     }
 
-    /// SIGTERM; its pod is deleted.
+    /// SIGTERM, which must end it well; its pod is deleted after that.
     ///
     /// # Errors
-    /// It does not end in time or with a failure, or the API server refuses.
-    pub fn stop(self, kube: &Kube) -> Result<()> {
-        let tail = self.process.log_tail();
-        let status = self.process.terminate()?;
-        anyhow::ensure!(status.success(), "the operator ended with {status}\n{tail}");
-        kube.delete(&objects::place(&self.pod.object)?.path())
+    /// It does not end in time, or with a failure.
+    pub fn stop(mut self) -> Result<()> {
+        let process = self.process.take().context("it was ended")?;
+        let tail = process.log_tail();
+        let status = process.terminate()?;
+        ensure!(status.success(), "the operator ended with {status}\n{tail}");
+        Ok(())
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        self.process = None;
+        let deleted = objects::place(&self.pod.object).and_then(|place| self.kube.delete(&place.path()));
+        if let Err(e) = deleted {
+            eprintln!("failed to delete the operator's pod: {e:#}");
+        }
     }
 }

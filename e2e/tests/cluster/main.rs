@@ -4,8 +4,10 @@
 //! theme. With `BALANCING_E2E_KEEP=FOLDER` the logs of control plane, operator and agents are kept there.
 
 mod bed;
+mod chart;
 mod fixtures;
 mod nodes;
+mod operator;
 mod policies;
 
 use std::{
@@ -33,8 +35,13 @@ struct Cluster {
 type Test = fn(&Cluster) -> Result<()>;
 
 /// The tests by theme.
-const THEMES: &[(&str, &[(&str, Test)])] =
-    &[("fixtures", fixtures::TESTS), ("policies", policies::TESTS), ("nodes", nodes::TESTS)];
+const THEMES: &[(&str, &[(&str, Test)])] = &[
+    ("fixtures", fixtures::TESTS),
+    ("policies", policies::TESTS),
+    ("chart", chart::TESTS),
+    ("nodes", nodes::TESTS),
+    ("operator", operator::TESTS),
+];
 
 /// The error of a test that cannot run on this machine: it counts as ignored.
 #[derive(Debug)]

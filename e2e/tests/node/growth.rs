@@ -1,13 +1,13 @@
 //! The maps grow with the node's need: under load, without a failed connect, a wrong backend or a lost count.
 
-use std::{thread, time::Duration};
+use std::{net::IpAddr, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use balancing_api::{agent::Counters, net::Protocol};
 use balancing_e2e::{
     agent::Options,
     manifests::service,
-    network::Network,
+    network::{Network, farm},
     node::TestNode,
     protocol::{LoadSpec, Mode, Until},
     wait,
@@ -33,13 +33,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Services in a file, each with one address.
 const FILE: u16 = 500;
 
-fn address(service: u16) -> std::net::IpAddr {
+fn address(service: u16) -> IpAddr {
     [10, 97, (service / 250) as u8, (service % 250) as u8].into()
 }
 
-/// A file of Services; their endpoint is r1.
-fn services(network: &Network, file: u16) -> Vec<Value> {
-    let one = |i| service(&format!("g{i}"), &[address(i)], &["80/TCP"], &[network.v4("r1")]);
+/// A file of Services with these endpoints each.
+fn services(endpoints: &[IpAddr], file: u16) -> Vec<Value> {
+    let one = |i| service(&format!("g{i}"), &[address(i)], &["80/TCP"], endpoints);
     (file * FILE..(file + 1) * FILE).flat_map(one).collect()
 }
 
@@ -74,13 +74,16 @@ fn frontends(node: &TestNode<'_>) -> Result<u64> {
 /// what programs counted in the smaller maps while those were being replaced.
 fn maps_grow_under_load(network: &Network) -> Result<()> {
     const FILES: u16 = 8;
+    // Some with many endpoints, so that now this map grows and now that.
+    let many: Vec<IpAddr> = (0..20).map(|i| IpAddr::from(farm(i))).collect();
     let mut node = TestNode::started(network, &bed::scenario(network))?;
     let pod = bed::local_pod(network, "l1");
     let since = node.api().counters()?.since;
     start_loads(&mut node)?;
     let mut last = [0; 2];
     for file in 0..FILES {
-        node.folder.write(&name(file), &services(network, file))?;
+        let endpoints = if file % 2 == 0 { &[network.v4("r1")][..] } else { &many };
+        node.folder.write(&name(file), &services(endpoints, file))?;
         // While larger maps are made, as well as before and after.
         let entries = u64::from((file + 1) * FILE);
         wait::until(
@@ -97,7 +100,7 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
         )?;
     }
     node.settle()?;
-    for probe in [0, FILE, FILES * FILE - 1] {
+    for probe in [0, 6 * FILE, 6 * FILE + FILE - 1] {
         expect(&mut node, "r1:80", tcp(at(address(probe), 80)))?;
     }
     let (sent_tcp, sent_udp) =
@@ -132,7 +135,7 @@ fn killed_while_the_maps_grow(network: &Network) -> Result<()> {
     start_loads(&mut node)?;
     let mut grown = 0;
     for file in 0..FILES {
-        node.folder.write(&name(file), &services(network, file))?;
+        node.folder.write(&name(file), &services(&[network.v4("r1")], file))?;
         thread::sleep(Duration::from_millis(60 * u64::from(file)));
         grown += node.agent.log().matches(GROWN).count();
         node.agent.kill9()?;
@@ -159,7 +162,8 @@ fn killed_while_the_maps_grow(network: &Network) -> Result<()> {
 /// Maps do not lose what only a file says that cannot be read at the moment, because the agent's limits are others.
 fn other_limits_keep_what_a_broken_file_said(network: &Network) -> Result<()> {
     let mut node = TestNode::started(network, &bed::scenario(network))?;
-    let mut only_there = service("only", &[address(1)], &["80/TCP"], &[network.v4("r2")]);
+    let only = at([10, 98, 0, 1].into(), 80);
+    let mut only_there = service("only", &[only.ip()], &["80/TCP"], &[network.v4("r2")]);
     only_there.push(bed::vip_policy("vip", bed::VIP));
     node.apply("30-only.json", &only_there)?;
     node.agent.kill9()?;
@@ -167,7 +171,7 @@ fn other_limits_keep_what_a_broken_file_said(network: &Network) -> Result<()> {
     for limits in [["--max-frontends", "4096"], ["--max-backends", "9999"], ["--max-frontends", "300"]] {
         let flags = limits.map(str::to_owned).to_vec();
         node.agent.start(&Options { flags, ..Options::default() })?;
-        for (front, place) in [(at(bed::VIP, 8080), "l1:81"), (at(address(1), 80), "r2:80")] {
+        for (front, place) in [(at(bed::VIP, 8080), "l1:81"), (only, "r2:80")] {
             expect(&mut node, place, tcp(front)).with_context(|| format!("{limits:?}"))?;
         }
         expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
@@ -176,11 +180,11 @@ fn other_limits_keep_what_a_broken_file_said(network: &Network) -> Result<()> {
     // A larger need than the limit before: it grows from what is there.
     node.agent.start(&Options::default())?;
     for file in 0..3 {
-        node.folder.write(&name(file), &services(network, file))?;
+        node.folder.write(&name(file), &services(&[network.v4("r1")], file))?;
     }
     node.settle()?;
     ensure!(node.agent.log().contains(GROWN), "the maps have not grown:\n{}", node.agent.log_tail());
     expect(&mut node, "l1:81", tcp(at(bed::VIP, 8080)))?;
-    expect(&mut node, "r2:80", tcp(at(address(1), 80)))?;
+    expect(&mut node, "r2:80", tcp(only))?;
     expect(&mut node, "r1:80", tcp(at(address(2 * FILE), 80)))
 }
