@@ -392,7 +392,9 @@ impl Core {
             };
             if before.is_none_or(|old| (&old.status, &old.reason) != (&condition.status, &condition.reason)) {
                 let Condition { type_, status, reason, message, .. } = &condition;
-                let colon = if message.is_empty() { "" } else { ": " };
+                // `Ready` repeats another condition, and each error of a source was logged where it was found.
+                let told = type_ == condition::READY || reason == reason::SOURCE_ERRORS;
+                let (colon, message) = if told || message.is_empty() { ("", "") } else { (": ", &**message) };
                 tracing::info!("{type_} is {status}, {reason}{colon}{message}");
             }
         }
