@@ -226,41 +226,45 @@ impl Tables {
         self.index.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Fills these maps, which no program uses yet, with what smaller ones hold, while nobody but programs changes those.
-    /// What is counted there from now on is told by what is returned.
+    /// Fills these maps, as far as they are not the same ones and no program uses them yet, with what smaller ones hold,
+    /// while nobody but programs changes those. What is counted there from now on is told by what is returned.
     pub(super) fn copy_from(&self, old: &Self) -> Result<Counted, StoreError> {
-        for slot in 0..old.slots.len() {
-            self.slots.write(slot, old.slots.read(slot));
+        let mut copied = Counted::default();
+        if self.sizes.slots != old.sizes.slots {
+            for slot in 0..old.slots.len() {
+                self.slots.write(slot, old.slots.read(slot));
+                let counters = old.frontend_counters.read(slot);
+                self.frontend_counters.write(slot, counters);
+                copied.frontends.push(counters);
+            }
         }
-        let frontends = (0..old.frontend_counters.len()).map(|slot| {
-            let counters = old.frontend_counters.read(slot);
-            self.frontend_counters.write(slot, counters);
-            counters
-        });
-        let frontends = frontends.collect();
-        let mut backends = Vec::with_capacity(old.backends.len());
-        for index in 0..old.sizes.backends {
-            for (from, to) in old.copies(index).zip(self.copies(index)) {
-                let backend = old.backends.read(from);
-                self.backends.write(to, backend);
-                backends.push(backend.counter);
+        if self.sizes.backends != old.sizes.backends {
+            for index in 0..old.sizes.backends {
+                for (from, to) in old.copies(index).zip(self.copies(index)) {
+                    let backend = old.backends.read(from);
+                    self.backends.write(to, backend);
+                    copied.backends.push(backend.counter);
+                }
             }
         }
         release_fence();
         let all: Vec<_> = old.frontends.all()?.into_iter().collect();
-        for (key, slot) in &all {
-            self.frontends.insert(key, *slot)?;
+        if self.sizes.frontends != old.sizes.frontends {
+            for (key, slot) in &all {
+                self.frontends.insert(key, *slot)?;
+            }
         }
+        // Also where it is the same map: what its words do not tell is not in it.
         self.index().repair(&all);
-        Ok(Counted { frontends, backends })
+        Ok(copied)
     }
 
     /// Adds what programs have counted in `old` since it was copied.
     fn add_late(&self, old: &Self, copied: &Counted) {
-        let mut seen = copied.backends.iter();
-        for index in 0..old.sizes.backends {
-            for (from, to) in old.copies(index).zip(self.copies(index)) {
-                let late = old.backends.read(from).counter.wrapping_sub(*seen.next().unwrap_or(&0));
+        let stripes = old.sizes.stripes as usize;
+        for (index, copied) in (0..).zip(copied.backends.chunks(stripes)) {
+            for ((from, to), seen) in old.copies(index).zip(self.copies(index)).zip(copied) {
+                let late = old.backends.read(from).counter.wrapping_sub(*seen);
                 if late != 0 {
                     let counter = self.backends.word64(to, offset_of!(Backend, counter));
                     counter.fetch_add(late, Ordering::Relaxed);
@@ -282,7 +286,8 @@ impl Tables {
     }
 }
 
-/// Counters at the moment when they were copied, in the order of their elements.
+/// Counters at the moment when they were copied, in the order of their elements; none of maps that go on being used.
+#[derive(Default)]
 pub(super) struct Counted {
     frontends: Vec<FrontendCounters>,
     backends: Vec<u64>,
