@@ -78,6 +78,7 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
     let many: Vec<IpAddr> = (0..20).map(|i| IpAddr::from(farm(i))).collect();
     let mut node = TestNode::started(network, &bed::scenario(network))?;
     let pod = bed::local_pod(network, "l1");
+    expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080))).context("before the maps grow")?;
     let since = node.api().counters()?.since;
     start_loads(&mut node)?;
     let mut last = [0; 2];
@@ -124,7 +125,7 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
             Ok((counted == sent).then_some(()))
         },
     )?;
-    expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080))).context("exempt callers")?;
+    expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080))).context("after the maps have grown")?;
     node.healthy()
 }
 
