@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
-    cluster::{NAMESPACE, helm},
+    cluster::{NAMESPACE, helm, objects},
     wait,
 };
 use serde_json::{Value, json};
@@ -134,12 +134,12 @@ fn namespaces_are_required_where_the_chart_says_so(cluster: &Cluster) -> Result<
         // The API server takes a policy into account when it has seen it, some moments later.
         let mut bad = dns_policy();
         bad["metadata"]["name"] = "without-namespaces".into();
-        scene.note(balancing_e2e::cluster::objects::place(&bad)?.path());
+        scene.note(objects::place(&bad)?.path());
         wait::until(
             SOON,
             || "a policy without namespaces is refused".to_owned(),
             || {
-                let answer = scene.kube.try_apply(&bad)?;
+                let answer = scene.kube.try_apply(&objects::written(bad.clone()))?;
                 let refused = !answer.is_success() && answer.complaint().contains("spec.backend.namespaces");
                 if answer.is_success() {
                     scene.delete(&bad)?;
@@ -153,7 +153,10 @@ fn namespaces_are_required_where_the_chart_says_so(cluster: &Cluster) -> Result<
         old["metadata"]["labels"] = json!({"team": "x"});
         scene.apply(&old)?;
         old["spec"]["qos"] = json!({"redirectsPerSecond": 5});
-        ensure!(!scene.kube.try_apply(&old)?.is_success(), "its spec is edited without namespaces");
+        ensure!(
+            !scene.kube.try_apply(&objects::written(old.clone()))?.is_success(),
+            "its spec is edited without namespaces"
+        );
         Ok(())
     })();
     put_back().and(checked)
@@ -161,7 +164,7 @@ fn namespaces_are_required_where_the_chart_says_so(cluster: &Cluster) -> Result<
 
 fn the_operator_writes_one_annotation_of_nodes(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
-    let node = balancing_e2e::cluster::objects::node(&cluster.network, "n3");
+    let node = objects::node(&cluster.network, "n3");
     scene.create(&node)?;
     let operator = format!("--as=system:serviceaccount:{NAMESPACE}:balancing-operator");
     let attempt = |arguments: &[&str]| {
