@@ -23,6 +23,7 @@ pub mod records;
 pub mod rules;
 mod schema;
 pub mod services;
+pub mod stream;
 pub mod trace;
 pub mod version;
 pub mod watch;

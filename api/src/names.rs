@@ -27,6 +27,12 @@ pub const LABEL_POLICY_KIND: &str = "balancing.elf.io/policy-kind";
 pub const LABEL_POLICY_NAME: &str = "balancing.elf.io/policy-name";
 /// Label of the operator's EndpointSlices with the addresses of all nodes.
 pub const LABEL_NODES: &str = "balancing.elf.io/nodes";
+/// Label of the EndpointSlice that says where the leading replica of the operator listens for agents.
+pub const LABEL_LEADER: &str = "balancing.elf.io/leader";
+/// Annotation of that slice: the certificates, in PEM, of those who may have signed the operator's.
+pub const ANNOTATION_CA: &str = "balancing.elf.io/ca";
+/// Name of the operator's Service. Its certificates are made out to it.
+pub const OPERATOR_SERVICE: &str = "balancing-operator";
 /// Annotation of the mirror of a static pod (Kubernetes): the uid that its cgroup is named by.
 pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
 /// Label that groups EndpointSlices by Service (Kubernetes).
@@ -153,5 +159,7 @@ pub mod metric {
     /// `_seconds`, which its unit adds.
     pub const RECONCILE_LOOK: &str = "balancing_reconcile_look";
     pub const AGENTS: &str = "balancing_agents";
+    pub const VIEWERS: &str = "balancing_viewers";
+    pub const ADMISSIONS: &str = "balancing_admissions";
     pub const BUILD_INFO: &str = "balancing_build_info";
 }
