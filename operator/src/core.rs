@@ -27,7 +27,7 @@ const GATHER: Duration = Duration::from_millis(100);
 const LOOK: Duration = Duration::from_secs(1);
 /// A status with another condition is written again after this time at the earliest.
 const TRANSITION: Duration = Duration::from_secs(1);
-/// The first wait after a write that failed; it doubles.
+/// The wait after a write that was overtaken, and the first after one that failed; that doubles.
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest wait after a write that failed.
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
@@ -110,7 +110,7 @@ pub struct StatusWrite {
 pub enum Outcome {
     /// It was made; the object has this resourceVersion now, where that matters.
     Made(String),
-    /// The object is gone, or another: nothing is to be done until a watch tells more.
+    /// The object is gone, or changed meanwhile: it is looked at anew.
     Overtaken,
     /// It failed and is to be tried again.
     Failed,
@@ -342,7 +342,12 @@ impl Core {
                 self.failures.remove(task);
                 self.made(write, version, now);
             }
-            Outcome::Overtaken => drop(self.failures.remove(task)),
+            Outcome::Overtaken => {
+                self.failures.remove(task);
+                self.forget(write);
+                // By then the watch has told what became of the object.
+                self.at(task.clone(), now + RETRY);
+            }
             Outcome::Failed => {
                 self.forget(write);
                 let failures = self.failures.entry(task.clone()).or_default();

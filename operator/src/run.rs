@@ -39,6 +39,9 @@ const END: Duration = Duration::from_secs(5);
 /// How often the loop turns where nothing happens.
 const TURN: Duration = Duration::from_secs(5);
 
+/// How often the states of agents and policies are counted, which costs a look at each.
+const NOTE: Duration = Duration::from_secs(1);
+
 /// What the loop needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -97,9 +100,13 @@ pub async fn run(
         watches,
         under_way: 0,
     };
-    let mut leadership = tokio::select! {
-        leadership = leader::campaign(&client, &settings.candidate) => leadership,
-        () = end.cancelled() => return Ok(()),
+    let mut campaign = std::pin::pin!(leader::campaign(&client, &settings.candidate));
+    let mut leadership = loop {
+        tokio::select! {
+            leadership = &mut campaign => break leadership,
+            () = end.cancelled() => return Ok(()),
+            () = tokio::time::sleep(TURN) => run.health.turned(),
+        }
     };
     let ended = run.turn(news, finished, &mut leadership, &end).await;
     run.finish().await;
@@ -135,10 +142,11 @@ impl Loop {
         end: &CancellationToken,
     ) -> Result<(), LeaderError> {
         let mut batch = Vec::with_capacity(BATCH);
+        let mut noted = Instant::now();
         loop {
             self.health.turned();
             let next = self.core.next().filter(|_| self.writes()).map(tokio::time::Instant::from_std);
-            let turn = tokio::time::Instant::now() + TURN;
+            let turn = tokio::time::Instant::now() + if noted.elapsed() < NOTE { NOTE } else { TURN };
             tokio::select! {
                 () = end.cancelled() => return Ok(()),
                 turned = leadership.turned(self.leading) => {
@@ -163,7 +171,10 @@ impl Loop {
             if self.writes() {
                 self.look();
             }
-            self.metrics.note(self.core.agents(), self.core.policies_ready());
+            if noted.elapsed() >= NOTE {
+                noted = Instant::now();
+                self.metrics.note(self.core.agents(), self.core.policies_ready());
+            }
         }
     }
 

@@ -496,6 +496,32 @@ fn a_failed_write_is_tried_again_later_and_later() {
 }
 
 #[test]
+fn a_write_that_was_overtaken_is_looked_at_anew() {
+    let mut core = Core::new(Duration::from_secs(10));
+    let mut now = Instant::now();
+    let policy = policy_at(&lr("dns"), 1, &redirect(&service_matcher("dns")));
+    core.apply(set_policy(policy.clone()), now);
+    let mut versions = Vec::new();
+    for version in ["1", "2"] {
+        // Somebody else wrote it before the number came.
+        core.apply(set_policy(crate::objects::Policy { version: version.to_owned(), ..policy.clone() }), now);
+        now += Duration::from_secs(2);
+        for (task, write) in core.look(now, Timestamp::UNIX_EPOCH) {
+            if let Write::PolicyId { version, .. } = &write {
+                versions.push(version.clone());
+            }
+            core.done(&task, &write, Outcome::Overtaken, now);
+        }
+    }
+    assert_eq!(versions, ["1", "2"]);
+    // It is gone: there is nothing to look at any more.
+    core.apply(Change::Policy(lr("dns"), None), now);
+    now += Duration::from_secs(2);
+    assert_eq!(core.look(now, Timestamp::UNIX_EPOCH), []);
+    assert_eq!(core.next(), None);
+}
+
+#[test]
 fn numbers_are_kept_where_valid_and_unique() {
     let mut c = Cluster::new();
     let with = |reference: &PolicyRef, second, id: &str| {
