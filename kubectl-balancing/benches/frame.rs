@@ -1,5 +1,5 @@
 //! What `top` costs at 10,000 rows: time of a frame, of taking a sample in, and memory. `cargo bench -p kubectl-balancing`
-//! prints them; with `--check` it fails where a limit is passed.
+//! prints them; with `--check` it fails where a limit is passed; with `--json` it prints what `cargo xtask bench` reads.
 
 #![expect(clippy::print_stdout, reason = "the numbers are what it is for")]
 
@@ -82,6 +82,12 @@ fn main() -> ExitCode {
         let Ok(_) = terminal.draw(|frame| view(&model, frame));
         frames.push(begun.elapsed());
     }
+    let mut empty = Vec::new();
+    for _ in 0..FRAMES {
+        let begun = Instant::now();
+        let Ok(_) = terminal.draw(|_| {});
+        empty.push(begun.elapsed());
+    }
     let mut sorts = Vec::new();
     for _ in 0..20 {
         let begun = Instant::now();
@@ -91,8 +97,21 @@ fn main() -> ExitCode {
     drop(before);
     let (worst, frame) = (frames.iter().max().copied().unwrap_or_default(), median(frames));
     let memory = resident();
+    if std::env::args().any(|a| a == "--json") {
+        let figures = serde_json::json!({
+            "rows": ROWS,
+            "frameNs": frame.as_nanos() as u64,
+            "worstNs": worst.as_nanos() as u64,
+            "emptyNs": median(empty).as_nanos() as u64,
+            "sampleNs": median(taken).as_nanos() as u64,
+            "residentBytes": (memory * 1e6) as u64,
+        });
+        println!("{figures}");
+        return ExitCode::SUCCESS;
+    }
     println!("rows            {ROWS}");
     println!("frame           {frame:?} median, {worst:?} worst");
+    println!("empty frame     {:?} median", median(empty));
     println!("sample taken in {:?} median", median(taken));
     println!("sorted anew     {:?} median", median(sorts));
     println!("resident        {memory:.1} MB, the sample included");

@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: builds the bench and the agent as they are released, and starts the bench.
 
-use std::process::Command;
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     bpf,
-    process::{built, cargo, find, run as execute},
+    process::{built, cargo, find, run as execute, shown},
     setup,
 };
 
@@ -20,13 +23,38 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let root = bpf::workspace()?;
     let mut build = cargo(&["build", "--locked", "--quiet", "--release"]);
     execute(build.args(["--package", "balancing-bench", "--package", "balancing-agent"]))?;
+    let frame = frames()?;
     execute(
         Command::new(built("release", "balancing-bench")?)
             .args(arguments)
+            .arg("--frame")
+            .arg(frame)
             .arg("--results")
             .arg(root.join("bench/results"))
             .env("BALANCING_REFUSE_ROOT_CGROUP", "1"),
     )
+}
+
+/// Builds the bench of the frames of `top`, which cargo gives a name of its own; says where it is.
+fn frames() -> Result<PathBuf> {
+    let mut build = cargo(&["build", "--locked", "--quiet", "--release", "--package", "kubectl-balancing"]);
+    build.args(["--bench", "frame", "--message-format", "json-render-diagnostics"]);
+    let output = build
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("failed to start {}", shown(&build)))?;
+    ensure!(output.status.success(), "`{}` ended with {}", shown(&build), output.status);
+    let messages = String::from_utf8_lossy(&output.stdout);
+    executable(&messages).context("cargo did not say where it put the bench `frame`")
+}
+
+/// The executable that cargo's messages tell of.
+fn executable(messages: &str) -> Option<PathBuf> {
+    let path = messages.lines().rev().find_map(|line| {
+        let (_, rest) = line.split_once("\"executable\":\"")?;
+        Some(rest.split_once('"')?.0)
+    })?;
+    Some(PathBuf::from(path))
 }
 
 /// Installs the peers' programs where apt has them. Without one the bench says that it left a peer out.
@@ -40,5 +68,19 @@ fn peers() {
     apt.args(["install", "--yes", "-qq", "--no-install-recommends"]).args(missing);
     if let Err(e) = execute(apt.env("DEBIAN_FRONTEND", "noninteractive").stdout(std::io::stderr())) {
         eprintln!("bench: {e:#}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_executable_is_the_last_that_cargo_tells_of() {
+        let messages = r#"{"reason":"compiler-artifact","target":{"name":"api"},"executable":null,"fresh":true}
+{"reason":"compiler-artifact","target":{"name":"frame"},"executable":"/t/release/deps/frame-1a","fresh":false}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(executable(messages), Some(PathBuf::from("/t/release/deps/frame-1a")));
+        assert_eq!(executable("{}"), None);
     }
 }
