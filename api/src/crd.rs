@@ -46,7 +46,14 @@ fn tidy(value: &mut Value) {
         Value::Object(map) => {
             map.shift_remove("nullable");
             map.retain(|key, value| key != "title" || !value.is_string());
-            map.values_mut().for_each(tidy);
+            for (key, value) in map {
+                // A label without a value is `null`, which a rule refuses: dropped, its selector would select more.
+                let kept = value.get("nullable").filter(|_| key == "additionalProperties").cloned();
+                tidy(value);
+                if let Some(kept) = kept {
+                    value["nullable"] = kept;
+                }
+            }
         }
         Value::Array(list) => list.iter_mut().for_each(tidy),
         Value::Number(n) => {

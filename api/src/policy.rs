@@ -377,7 +377,7 @@ pub struct PortInfo {
     pub protocol: String,
     /// Pairs a frontend port with a backend port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 63))]
+    #[schemars(length(max = 253))]
     pub name: Option<String>,
 }
 

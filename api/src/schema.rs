@@ -54,17 +54,19 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
         "description": "Key of a label.",
         "minLength": 1,
         "maxLength": 317,
-        "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$",
+        "pattern": "^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$",
     });
     let value = json!({
         "type": "string",
         "maxLength": 63,
         "pattern": "^([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?$",
     });
+    let mut label = value.clone();
+    label["nullable"] = json!(true);
     let values = json!({
         "type": "array",
         "description": "Values for In and NotIn.",
-        "items": value.clone(),
+        "items": value,
         "maxItems": MAX_ITEMS,
         "x-kubernetes-list-type": "atomic",
     });
@@ -74,8 +76,12 @@ pub(crate) fn label_selector(_: &mut SchemaGenerator) -> Schema {
             "matchLabels": {
                 "type": "object",
                 "description": "Labels and their values; all have to be there.",
-                "additionalProperties": value,
+                "additionalProperties": label,
                 "maxProperties": MAX_ITEMS,
+                RULES: [rule(
+                    "self.all(key, type(self[key]) == string)",
+                    "a label has text as its value; for an empty one write \"\"",
+                )],
             },
             "matchExpressions": {
                 "type": "array",

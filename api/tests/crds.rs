@@ -72,7 +72,9 @@ fn schemas_are_structural_and_known_to_every_api_server() {
         for (at, schema) in all {
             let one_of_two = schema["x-kubernetes-int-or-string"] == true;
             assert!(schema["type"].is_string() != one_of_two, "{at} has no type: {schema}");
-            for word in ["$ref", "oneOf", "anyOf", "allOf", "nullable", "title", "$schema"] {
+            // Only labels may be null, for a rule to refuse them.
+            assert!(schema.get("nullable").is_none() || at.ends_with("matchLabels[]"), "{at} may be null");
+            for word in ["$ref", "oneOf", "anyOf", "allOf", "title", "$schema"] {
                 assert!(schema.get(word).is_none(), "{at} has {word}");
             }
             if let Some(format) = schema["format"].as_str() {
