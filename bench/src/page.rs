@@ -193,6 +193,27 @@ mod tests {
         }
     }
 
+    /// What is said by hand of how it was before is what the report says that is named there.
+    #[test]
+    fn figures_of_before_are_of_the_report_that_is_named() {
+        let text = fs::read_to_string(page()).unwrap();
+        let tried = text.split_once("## What was tried").unwrap().1;
+        let named = tried.split_once("`bench/results/").unwrap().1.split_once('`').unwrap().0;
+        let report = read(named).unwrap();
+        let words: Vec<&str> = tried.split_whitespace().collect();
+        let ratios = words.windows(2).filter_map(|pair| {
+            let ratio = pair[1].trim_end_matches([',', '.', ':']).strip_suffix('×')?;
+            Some((pair[0], ratio))
+        });
+        let mut seen = 0;
+        for (id, ratio) in ratios {
+            let m = report.metrics.iter().find(|m| m.id == id).unwrap_or_else(|| panic!("no figure {id}"));
+            assert_eq!(format!("{:.2}", m.ratio.unwrap()), ratio, "{id}");
+            seen += 1;
+        }
+        assert_eq!(seen, 5);
+    }
+
     /// Every figure of every committed report is in the shape that others read.
     #[test]
     fn reports_are_of_their_shape() {
