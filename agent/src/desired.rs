@@ -26,7 +26,7 @@ pub struct PolicyRung {
     /// The winner.
     pub policy: PolicyRef,
     /// Its backends, sorted; empty: the policy is known to have none, so that this can be told and counted.
-    pub backends: Vec<Backend>,
+    pub backends: Arc<[Backend]>,
     /// Session affinity, inherited from the Service of a serviceMatcher.
     pub affinity_seconds: Option<u32>,
 }
@@ -48,7 +48,7 @@ pub struct ServiceRung {
     /// Which port of which Service.
     pub service: ServicePort,
     /// The endpoints of the tier that won, sorted.
-    pub backends: Vec<Backend>,
+    pub backends: Arc<[Backend]>,
     /// Session affinity.
     pub affinity_seconds: Option<u32>,
 }

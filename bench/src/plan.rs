@@ -139,7 +139,7 @@ impl Plan {
         Ladder {
             policy: self.policy.then(|| PolicyRung {
                 policy: policy(),
-                backends: self.backends(service),
+                backends: self.backends(service).into(),
                 affinity_seconds,
             }),
             service: self.service.then(|| ServiceRung {
@@ -148,7 +148,7 @@ impl Plan {
                     name: format!("s{service}").into(),
                     port: "http".into(),
                 },
-                backends: self.backends(service),
+                backends: self.backends(service).into(),
                 affinity_seconds,
             }),
             otherwise: Otherwise::Untouched,

@@ -83,7 +83,7 @@ impl Compiler {
 }
 
 /// The backends of the tier that serves.
-fn winners(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Vec<Backend> {
+fn winners(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Arc<[Backend]> {
     let best = select(endpoints, from).into_iter().next().unwrap_or_default();
     best.backends.into_iter().map(|(backend, _)| backend).collect()
 }
@@ -107,9 +107,9 @@ impl Resolved {
         snapshot: &Snapshot,
         context: &NodeContext,
         frontend: Frontend,
-    ) -> Vec<Backend> {
+    ) -> Arc<[Backend]> {
         let (Ok(spec), Some(&port)) = (&self.policy.spec, self.claims.get(&frontend)) else {
-            return Vec::new();
+            return Arc::default();
         };
         let alive = |pod: &&Pod| context.usability(pod) != Usability::NoProcess;
         let pods = self.pods.iter().map(|pod| &**pod).filter(alive);

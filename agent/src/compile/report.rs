@@ -109,7 +109,7 @@ impl Compiler {
         let holds = |f: &&Frontend| self.winner(f).is_some_and(|(winner, _)| winner == reference);
         let held: Vec<Frontend> = resolved.claims.keys().filter(holds).copied().collect();
         let rungs = held.iter().filter_map(|f| self.desired.get(f)?.policy.as_ref());
-        let backends: BTreeSet<_> = rungs.flat_map(|r| &r.backends).map(|b| (b.address, b.port)).collect();
+        let backends: BTreeSet<_> = rungs.flat_map(|r| &*r.backends).map(|b| (b.address, b.port)).collect();
         let verdict = self.verdict(resolved, &held, snapshot, context);
         let exempt = resolved.exempt_pods();
         let (pods, active) = exempt.fold((0, 0), |(pods, active), pod| {

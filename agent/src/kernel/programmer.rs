@@ -844,14 +844,15 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let of_service = ladder.service.as_ref().and_then(|rung| rung.affinity_seconds);
         let affinity_seconds = of_service.filter(|_| flags & FRONTEND_POLICY_AFFINITY != 0);
         let policy = policy.clone();
+        let backends = backends.into();
         Some(Ladder { policy: Some(PolicyRung { policy, backends, affinity_seconds }), ..ladder })
     }
 
     fn put(&mut self, frontend: &net::Frontend, ladder: &Ladder) -> Result<(), Problem> {
         let key = key_of(frontend);
         let mut value = self.value_of(&key, ladder)?;
-        let policy_wanted = ladder.policy.as_ref().map_or(&[][..], |rung| &rung.backends);
-        let service_wanted = ladder.service.as_ref().map_or(&[][..], |rung| &rung.backends);
+        let policy_wanted = ladder.policy.as_ref().map_or(&[][..], |rung| &*rung.backends);
+        let service_wanted = ladder.service.as_ref().map_or(&[][..], |rung| &*rung.backends);
         let Some(mut entry) = self.entries.remove(&key) else {
             return self.insert(key, value, policy_wanted, service_wanted);
         };

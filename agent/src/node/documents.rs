@@ -47,7 +47,7 @@ impl Names {
                 names.services.insert(group, rung.service.clone());
             }
             let rungs =
-                ladder.policy.iter().map(|r| &r.backends).chain(ladder.service.iter().map(|r| &r.backends));
+                ladder.policy.iter().map(|r| &*r.backends).chain(ladder.service.iter().map(|r| &*r.backends));
             for backend in rungs.flatten().filter(|b| b.pod.is_some() || b.node.is_some()) {
                 names.backends.insert(backend.address, (backend.pod.clone(), backend.node.clone()));
             }
@@ -319,7 +319,7 @@ mod tests {
         let frontend = Frontend::new([10, 96, 0, 40].into(), 80, Protocol::Tcp);
         let service = ServicePort { namespace: "web".into(), name: "nobody".into(), port: "http".into() };
         let group = service_group(&service, frontend.protocol.number());
-        let rung = desired::ServiceRung { service, backends: Vec::new(), affinity_seconds: Some(60) };
+        let rung = desired::ServiceRung { service, backends: Arc::default(), affinity_seconds: Some(60) };
         let ladder = Ladder { policy: None, service: Some(rung), otherwise: desired::Otherwise::Refuse };
         let ladders = BTreeMap::from([(frontend, ladder)]);
         let names = Names::new(&ladders, std::iter::empty());

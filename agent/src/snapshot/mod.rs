@@ -139,7 +139,9 @@ impl Snapshot {
             }
         }
         if let Some(service) = &new {
-            self.slices_of.entry(service.clone()).or_default().push(name.clone());
+            // Nearly all have one.
+            let all = self.slices_of.entry(service.clone()).or_insert_with(|| Vec::with_capacity(1));
+            all.push(name.clone());
         }
         dirty.endpoints.extend([old, new].into_iter().flatten());
     }

@@ -64,8 +64,8 @@ fn rung(backends: &mut Vec<Backend>, from: &[desired::Backend]) -> Rung {
 pub fn shares(ladder: &Ladder, exempt: bool) -> (Option<Outcome>, BTreeMap<(IpAddr, u16), u32>) {
     let mut backends = Vec::new();
     let policy = ladder.policy.as_ref();
-    let policy_rung = rung(&mut backends, policy.map(|r| r.backends.as_slice()).unwrap_or_default());
-    let service = ladder.service.as_ref().map(|r| r.backends.as_slice()).unwrap_or_default();
+    let policy_rung = rung(&mut backends, policy.map(|r| &*r.backends).unwrap_or_default());
+    let service = ladder.service.as_ref().map(|r| &*r.backends).unwrap_or_default();
     let service_rung = rung(&mut backends, service);
     let refuse = if ladder.otherwise == Otherwise::Refuse { FRONTEND_REFUSE } else { 0 };
     let frontend = Frontend {

@@ -403,14 +403,14 @@ fn hosts<const N: usize>(hosts: [u8; N]) -> BTreeSet<u8> {
 
 fn service(hosts: &BTreeSet<u8>) -> ServiceRung {
     let port = ServicePort { namespace: "default".into(), name: "web".into(), port: "http".into() };
-    ServiceRung { service: port, backends: backends(hosts), affinity_seconds: None }
+    ServiceRung { service: port, backends: backends(hosts).into(), affinity_seconds: None }
 }
 
 fn ladder(policy_hosts: Option<(u8, &BTreeSet<u8>)>, service_hosts: Option<&BTreeSet<u8>>) -> Ladder {
     Ladder {
         policy: policy_hosts.map(|(n, hosts)| PolicyRung {
             policy: policy(n),
-            backends: backends(hosts),
+            backends: backends(hosts).into(),
             affinity_seconds: None,
         }),
         service: service_hosts.map(service),
