@@ -161,6 +161,11 @@ impl Agent {
         &self.places
     }
 
+    /// Lets the next process know the API server by another kubeconfig.
+    pub fn set_kubeconfig(&mut self, file: PathBuf) {
+        self.places.source = Source::Kubeconfig(file);
+    }
+
     /// Its process id, while it is running.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {

@@ -3,9 +3,10 @@
 use std::{
     ops::{Deref, DerefMut},
     path::PathBuf,
+    time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::{ControlPlane, OwnPod, objects};
@@ -14,7 +15,11 @@ use crate::{
     client::Client,
     ground::Ground,
     network::Network,
+    wait,
 };
+
+/// How long a change may take from the API server into the maps.
+const SAME: Duration = Duration::from_secs(5);
 
 /// A node. Its processes and places go when it is dropped; its Node and pods stay, for the next that joins as it.
 #[derive(Debug)]
@@ -48,10 +53,7 @@ impl<'n> ClusterNode<'n> {
     /// The product is not installed, or the machine or API server refuses.
     pub fn join(network: &'n Network, plane: &ControlPlane, name: &str) -> Result<Self> {
         let kube = plane.admin()?;
-        let node = objects::node(network, name);
-        if !kube.get(&objects::place(&node)?.path())?.is_success() {
-            kube.create(&node)?;
-        }
+        objects::ensure_node(&kube, network, name)?;
         let pod = OwnPod::of_daemon_set(plane, "agent", name)?;
         let ground = Ground::new(network, name)?;
         let agent = Agent::new(ground.places(Source::Kubeconfig(pod.kubeconfig.clone())));
@@ -93,16 +95,27 @@ impl<'n> ClusterNode<'n> {
         self.client_below(netns, &cgroup)
     }
 
-    /// The agent lives and has not panicked, and what is in the maps is what was compiled.
+    /// The agent lives and has not panicked, and what is in the maps is soon what was compiled, whatever comes from the
+    /// API server meanwhile.
     ///
     /// # Errors
     /// One of these is not so.
     pub fn healthy(&mut self) -> Result<()> {
         self.agent.alive()?;
         self.agent.no_panic()?;
-        let (programmed, desired) = (self.api().frontends("programmed")?, self.api().frontends("desired")?);
-        ensure!(programmed.items == desired.items, "programmed: {programmed:#?}\ndesired: {desired:#?}");
-        Ok(())
+        let api = self.api();
+        let mut last = None;
+        let same = wait::until(
+            SAME,
+            || "the maps hold what was compiled".to_owned(),
+            || {
+                let (programmed, desired) = (api.frontends("programmed")?, api.frontends("desired")?);
+                let same = programmed.items == desired.items;
+                last = Some((programmed, desired));
+                Ok(same.then_some(()))
+            },
+        );
+        same.with_context(|| format!("programmed and desired: {last:#?}"))
     }
 }
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::Kube;
 use crate::{
     manifests::{self, Pod},
     network::Network,
@@ -101,6 +102,18 @@ pub fn written(mut object: Value) -> Value {
 pub fn node(network: &Network, name: &str) -> Value {
     let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/os": "linux"});
     manifests::node(name, &[network.v4(name), network.v6(name)], labels)
+}
+
+/// Makes the Node of that name, if it is not there. A pod on a node that is not there is in no slice.
+///
+/// # Errors
+/// The API server refuses.
+pub fn ensure_node(kube: &Kube, network: &Network, name: &str) -> Result<()> {
+    let node = node(network, name);
+    if !kube.get(&place(&node)?.path())?.is_success() {
+        kube.create(&node)?;
+    }
+    Ok(())
 }
 
 /// A Ready pod of these labels in the namespace `space` of the network, on a node.

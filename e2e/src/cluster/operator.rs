@@ -27,10 +27,7 @@ impl Operator {
     /// The product is not installed, or the replica ends or is not ready in time; the error holds the end of its log.
     pub fn start(network: &Network, plane: &ControlPlane, space: &str, flags: &[&str]) -> Result<Self> {
         let kube = plane.admin()?;
-        let node = objects::node(network, "n1");
-        if !kube.get(&objects::place(&node)?.path())?.is_success() {
-            kube.create(&node)?;
-        }
+        objects::ensure_node(&kube, network, "n1")?;
         let pod = OwnPod::of_deployment(plane, "operator", "n1")?;
         let log = plane.folder().join(format!("{}.log", pod.name()));
         let process = Process::start(&network.netns(space), &built("balancing-operator")?, log, |command| {

@@ -127,6 +127,7 @@ pub(crate) fn tcp(ip: IpAddr, port: u16) -> Flow {
 
 /// Service `default/dns`, dual-stack, 53/UDP and 53/TCP, and its one pod, `b3` on node n3.
 pub(crate) fn dns_service(cluster: &Cluster, scene: &Scene) -> Result<Value> {
+    objects::ensure_node(&scene.kube, &cluster.network, "n3")?;
     let labels = json!({"app": "dns"});
     let ports = ["dns:53/UDP", "dns-tcp:53/TCP"];
     scene.create(&objects::service("dns", &[DNS, DNS6], &ports, labels.clone()))?;

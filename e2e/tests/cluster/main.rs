@@ -3,12 +3,15 @@
 //! `cargo xtask setup && cargo build --workspace && cargo test -p balancing-e2e --test cluster -- policies::` runs a
 //! theme. With `BALANCING_E2E_KEEP=FOLDER` the logs of control plane, operator and agents are kept there.
 
+mod agree;
 mod bed;
 mod chart;
 mod fixtures;
 mod nodes;
 mod operator;
+mod outage;
 mod policies;
+mod release;
 
 use std::{
     process::ExitCode,
@@ -39,8 +42,11 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("fixtures", fixtures::TESTS),
     ("policies", policies::TESTS),
     ("chart", chart::TESTS),
+    ("agree", agree::TESTS),
     ("nodes", nodes::TESTS),
     ("operator", operator::TESTS),
+    ("outage", outage::TESTS),
+    ("release", release::TESTS),
 ];
 
 /// The error of a test that cannot run on this machine: it counts as ignored.
