@@ -130,7 +130,7 @@ impl Assembly {
     }
 
     fn set(&mut self, kind: Kind, read: Read, now: Timestamp) {
-        let Read { key, what } = read;
+        let Read { key, what, remark } = read;
         let objects = &mut self.kinds.entry(kind).or_default().objects;
         let before = objects.get(&key).copied();
         let kept = before == Some(Standing::Known);
@@ -138,17 +138,17 @@ impl Assembly {
             Ok(Object::Policy(policy)) => policy.spec.as_ref().err().map(ToString::to_string),
             _ => None,
         };
+        // What it said before stays in force where it makes no sense now.
+        let stays = kept && (what.is_err() || invalid.is_some());
         let (standing, fault) = match (&what, invalid) {
-            (Ok(_), None) => (Standing::Known, None),
-            // What it said before stays in force, as a file's last good state does.
+            (Ok(_), None) => (Standing::Known, remark),
             (Ok(_), Some(why)) => (if kept { Standing::Known } else { Standing::Invalid }, Some(why)),
             (Err(why), _) => (before.unwrap_or(Standing::Unknown), Some(why.clone())),
         };
         objects.insert(key.clone(), standing);
-        let good = fault.is_none();
         match fault {
             Some(why) => {
-                let message = if kept { format!("{why}: what it said before stays in force") } else { why };
+                let message = if stays { format!("{why}: what it said before stays in force") } else { why };
                 let since = self.errors.get(&key).filter(|e| e.message == message).map_or(now, |e| e.since);
                 let object = key.to_string();
                 let error =
@@ -160,7 +160,7 @@ impl Assembly {
             }
         }
         if let Ok(object) = what
-            && (good || !kept)
+            && !stays
         {
             self.change(key, Some(object));
         }
@@ -181,8 +181,8 @@ impl Assembly {
     /// Was everything read once?
     pub(super) fn is_complete(&self) -> bool {
         let read = |(kind, state): (&Kind, &State)| match state.phase {
-            Phase::Listed => true,
-            // Without its Node the agent would be none of the cluster.
+            // Without its Node the agent would be none of the cluster, to which other policies apply.
+            Phase::Listed => *kind != Kind::Node || !state.objects.values().any(|s| *s == Standing::Unknown),
             Phase::EmptyOnce => *kind != Kind::Node,
             Phase::Unheard => false,
         };
@@ -247,6 +247,9 @@ impl Assembly {
             let missing: Vec<&str> = missing.map(|(kind, _)| kind.plural()).collect();
             return Touch::Waiting(match failing().next() {
                 Some((_, why)) => why.clone(),
+                None if missing.is_empty() && !self.errors.is_empty() => {
+                    self.errors.values().next().map(ToString::to_string).unwrap_or_default()
+                }
                 None if missing.is_empty() => "looking twice for what seems empty".to_owned(),
                 None => format!("waiting for the first list of {}", missing.join(", ")),
             });
@@ -301,7 +304,7 @@ mod tests {
     }
 
     fn broken(name: u8) -> Read {
-        Read { key: pod(name, 0).key, what: Err("spec.x: wrong".to_owned()) }
+        Read { what: Err("spec.x: wrong".to_owned()), ..pod(name, 0) }
     }
 
     fn policy(generation: i64, valid: bool) -> Read {
@@ -366,6 +369,32 @@ mod tests {
         assembly.take(Kind::Services, News::Listed(Vec::new()), at(6));
         assert_eq!(batch(&mut assembly, 6).unwrap().unread.len(), 3);
         assert_eq!(batch(&mut assembly, 7), None);
+    }
+
+    #[test]
+    fn a_node_that_nobody_understands_is_not_taken_for_none() {
+        let mut assembly = Assembly::new();
+        for kind in Kind::ALL.into_iter().filter(|kind| *kind != Kind::Node) {
+            assembly.take(kind, News::Listed(Vec::new()), at(0));
+        }
+        let node = |addresses: serde_json::Value| {
+            let object = json!({"metadata": {"name": "n1"}, "status": {"addresses": addresses}});
+            read(Kind::Node, Item::new(object), &mut Converter::default())
+        };
+        assembly.take(Kind::Node, News::Listed(vec![node(json!(7))]), at(0));
+        let waiting = batch(&mut assembly, 0).unwrap();
+        let Touch::Waiting(why) = waiting.touch else { panic!("{waiting:?}") };
+        assert!(why.starts_with("API server: Node/n1: status.addresses: invalid type"), "{why}");
+        assembly.take(Kind::Node, News::Set(node(json!([]))), at(1));
+        assert_eq!(changes(&batch(&mut assembly, 1).unwrap()), ["+Node/n1"]);
+        // A remark is an error that takes nothing away.
+        let remarked = Read {
+            remark: Some("odd".to_owned()),
+            ..node(json!([{"type": "InternalIP", "address": "192.0.2.1"}]))
+        };
+        assembly.take(Kind::Node, News::Set(remarked), at(2));
+        let told = batch(&mut assembly, 2).unwrap();
+        assert_eq!((changes(&told).len(), told.errors[0].message.as_str()), (1, "odd"));
     }
 
     #[test]

@@ -23,11 +23,19 @@ pub(crate) enum Seen {
 pub(super) struct DaemonSet {
     /// Has it a deletion timestamp?
     pub deleting: bool,
+    /// Does its nodeSelector leave the agent's node out?
+    pub elsewhere: bool,
 }
 
 impl DaemonSet {
-    pub(super) fn new(item: &Item) -> Self {
-        Self { deleting: !matches!(item.value["metadata"]["deletionTimestamp"], Value::Null) }
+    /// `labels` are those of the agent's Node, null where they are not known.
+    pub(super) fn new(item: &Item, labels: &Value) -> Self {
+        let selector = item.value["spec"]["template"]["spec"]["nodeSelector"].as_object();
+        Self {
+            deleting: !item.value["metadata"]["deletionTimestamp"].is_null(),
+            elsewhere: labels.is_object()
+                && selector.is_some_and(|all| all.iter().any(|(key, value)| labels[key] != *value)),
+        }
     }
 
     const fn seen(self) -> Seen {
@@ -62,12 +70,12 @@ impl Seen {
     /// Is the agent to leave this node, with all that it attached? Asked once, at SIGTERM.
     ///
     /// A pod that is replaced (an update, a drain, a restart) has a DaemonSet: its data path stays and works. One whose
-    /// DaemonSet is deleted, in whatever order its pods go, has no successor: what it left would never follow a change
-    /// again. Where the API server does not answer, or refuses since the rights were deleted first, the watch knows; a
+    /// DaemonSet is deleted, in whatever order its pods go, or selects this node no more, has no successor: what it left
+    /// would never follow a change again. Where the API server does not answer, or refuses since the rights were deleted first, the watch knows; a
     /// watch outlives the rights it was begun with. A DaemonSet that was never seen says nothing: the name may be wrong.
     pub(super) const fn leaves(self, answer: Answer) -> bool {
         match (answer, self) {
-            (Answer::Found(found), _) => found.deleting,
+            (Answer::Found(found), _) => found.deleting || found.elsewhere,
             (Answer::NotFound, Self::Never) => false,
             (Answer::NotFound, _) => true,
             (Answer::Unknown, Self::Deleting | Self::Gone) => true,
@@ -82,16 +90,33 @@ mod tests {
 
     use super::*;
 
-    const HERE: DaemonSet = DaemonSet { deleting: false };
-    const LEAVING: DaemonSet = DaemonSet { deleting: true };
+    const HERE: DaemonSet = DaemonSet { deleting: false, elsewhere: false };
+    const LEAVING: DaemonSet = DaemonSet { deleting: true, elsewhere: false };
+    const ELSEWHERE: DaemonSet = DaemonSet { deleting: false, elsewhere: true };
 
     #[test]
     fn a_deletion_is_seen_in_the_object() {
-        let set = |metadata: Value| DaemonSet::new(&Item::new(json!({ "metadata": metadata })));
+        let set = |metadata: Value| DaemonSet::new(&Item::new(json!({ "metadata": metadata })), &Value::Null);
         assert_eq!(set(json!({"name": "balancing-agent"})), HERE);
         let foreground =
             json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
         assert_eq!(set(foreground), LEAVING);
+    }
+
+    #[test]
+    fn a_node_may_be_selected_no_more() {
+        let set = |selector: Value, labels: Value| {
+            DaemonSet::new(
+                &Item::new(json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}})),
+                &labels,
+            )
+        };
+        let edge = || json!({"kubernetes.io/os": "linux", "place": "edge"});
+        assert_eq!(set(json!({"place": "edge"}), edge()), HERE);
+        assert_eq!(set(json!({"kubernetes.io/os": "linux", "place": "core"}), edge()), ELSEWHERE);
+        assert_eq!(set(json!({"tier": "1"}), edge()), ELSEWHERE);
+        assert_eq!(set(json!({"tier": "1"}), Value::Null), HERE, "the node's labels are not known");
+        assert_eq!(set(Value::Null, edge()), HERE);
     }
 
     #[test]
@@ -110,10 +135,10 @@ mod tests {
 
     #[test]
     fn who_leaves() {
-        let found = [Answer::Found(HERE), Answer::Found(LEAVING)];
+        let found = [Answer::Found(HERE), Answer::Found(LEAVING), Answer::Found(ELSEWHERE)];
         for seen in [Seen::Never, Seen::Present, Seen::Deleting, Seen::Gone] {
             // Now is truer than before: it may have been made again.
-            assert_eq!(found.map(|answer| seen.leaves(answer)), [false, true], "{seen:?}");
+            assert_eq!(found.map(|answer| seen.leaves(answer)), [false, true, true], "{seen:?}");
         }
         for (seen, not_found, unknown) in [
             (Seen::Never, false, false),

@@ -25,6 +25,7 @@ use kube::{
     Api,
     core::{ApiResource, GroupVersionKind},
 };
+use serde_json::Value;
 use tokio::{runtime, sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -79,8 +80,8 @@ pub enum WatchError {
 struct Board {
     progress: Mutex<Vec<SourceProgress>>,
     daemonset: Mutex<Seen>,
-    /// `metadata.uid` of the agent's Node, if there is one.
-    node: Mutex<Option<String>>,
+    /// `metadata` of the agent's Node; null where there is none.
+    node: Mutex<Value>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -127,7 +128,7 @@ impl Kubernetes {
     /// `metadata.uid` of the agent's Node, if there is one.
     #[must_use]
     pub fn node_uid(&self) -> Option<String> {
-        locked(&self.board.node).clone()
+        locked(&self.board.node)["uid"].as_str().map(str::to_owned)
     }
 
     /// Clients of the same API server.
@@ -147,11 +148,12 @@ impl Kubernetes {
         let Some(name) = self.settings.daemonset.clone() else { return false };
         let (send, receive) = std::sync::mpsc::channel();
         let (door, namespace) = (Arc::clone(&self.door), Arc::clone(&self.settings.namespace));
+        let labels = locked(&self.board.node)["labels"].clone();
         self.runtime.spawn(async move {
             let daemonsets: Api<Item> =
                 Api::namespaced_with(door.client(), &namespace, &daemonset_resource());
             let answer = match timeout(LAST_ANSWER_WITHIN, daemonsets.get(&name)).await {
-                Ok(Ok(found)) => Answer::Found(DaemonSet::new(&found)),
+                Ok(Ok(found)) => Answer::Found(DaemonSet::new(&found, &labels)),
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => Answer::NotFound,
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -250,20 +252,20 @@ impl Watches {
         let watched =
             Watched { resource: kind.resource(), namespace: None, fields: kind.fields(&self.settings.node) };
         async move {
-            let uid = |item: &Item| {
+            let note = |item: &Item| {
                 if kind == Kind::Node {
-                    *locked(&board.node) = item.value["metadata"]["uid"].as_str().map(str::to_owned);
+                    *locked(&board.node) = item.value["metadata"].clone();
                 }
             };
             let reading = |item: Item| {
-                uid(&item);
+                note(&item);
                 read(kind, item, &mut locked(&converter))
             };
             let telling = |news: News<Read>| {
                 let none = matches!(&news, News::Gone(_) | News::Absent)
                     || matches!(&news, News::Listed(all) if all.is_empty());
                 if kind == Kind::Node && none {
-                    *locked(&board.node) = None;
+                    *locked(&board.node) = Value::Null;
                 }
                 // Nobody listens any more only at the end.
                 let _ = send.send((kind, news, Instant::now()));
@@ -297,7 +299,7 @@ impl Watches {
                 }
                 failing = matches!(news, News::Failing(_));
             };
-            follow(&watched, &door, |item| DaemonSet::new(&item), telling).await;
+            follow(&watched, &door, |item| DaemonSet::new(&item, &Value::Null), telling).await;
         }
     }
 }

@@ -4,7 +4,7 @@ use balancing_api::{
     manifest::decode_value,
     names::API_VERSION,
     policy::{PolicyKind, PolicyRef},
-    records::{Converter, Name, Object, ObjectKey, Policy},
+    records::{Converter, Name, Node, Object, ObjectKey, Policy},
     rules,
 };
 use k8s_openapi::api::{core::v1, discovery::v1 as discovery};
@@ -19,15 +19,18 @@ pub(super) struct Read {
     pub key: ObjectKey,
     /// Its record, or why there is none. A policy that breaks a rule has a record that says so.
     pub what: Result<Object, String>,
+    /// What was left out of the record because it makes no sense.
+    pub remark: Option<String>,
 }
 
 /// Reads an object of that kind.
 pub(super) fn read(kind: Kind, item: Item, converter: &mut Converter) -> Read {
     let key = key(kind, &item, converter);
+    let mut remark = None;
     let what = match kind {
         Kind::Policies(kind) => Ok(Object::Policy(policy(kind, item.value).into())),
         _ if item.name().is_empty() => Err("metadata.name is missing".to_owned()),
-        Kind::Node => record(&item.value, |n: v1::Node| converter.node(&n)).map(|r| Object::Node(r.into())),
+        Kind::Node => node(&item.value, converter, &mut remark).map(|r| Object::Node(r.into())),
         Kind::Services => {
             record(&item.value, |s: v1::Service| converter.service(&s)).map(|r| Object::Service(r.into()))
         }
@@ -35,7 +38,7 @@ pub(super) fn read(kind: Kind, item: Item, converter: &mut Converter) -> Read {
             .map(|r| Object::Slice(r.into())),
         Kind::Pods => record(&item.value, |p: v1::Pod| converter.pod(&p)).map(|r| Object::Pod(r.into())),
     };
-    Read { key, what }
+    Read { key, what, remark }
 }
 
 /// Which object it is.
@@ -56,6 +59,17 @@ fn record<T: serde::de::DeserializeOwned, R, E: std::fmt::Display>(
 ) -> Result<R, String> {
     let object = decode_value::<T>(value).map_err(|e| e.to_string())?;
     convert(object).map_err(|e| e.to_string())
+}
+
+/// A slip in an annotation, which anybody may make, does not take the node from the agent.
+fn node(value: &Value, converter: &mut Converter, remark: &mut Option<String>) -> Result<Node, String> {
+    let mut node = decode_value::<v1::Node>(value).map_err(|e| e.to_string())?;
+    let first = converter.node(&node);
+    let Err(why) = &first else { return first.map_err(|e| e.to_string()) };
+    node.metadata.annotations = None;
+    let without = converter.node(&node).map_err(|e| e.to_string())?;
+    *remark = Some(format!("{why}: its proxy addresses are ignored"));
+    Ok(without)
 }
 
 fn policy(kind: PolicyKind, mut value: Value) -> Policy {
@@ -106,6 +120,23 @@ mod tests {
     fn fields_of_a_later_version_are_no_fault() {
         let pod = json!({"metadata": {"name": "p", "namespace": "team"}, "spec": {"containers": [], "later": {"x": 1}}});
         assert!(read_json(Kind::Pods, pod).what.is_ok());
+    }
+
+    #[test]
+    fn a_slip_in_an_annotation_of_the_node_is_no_loss_of_the_node() {
+        let node = |ip: &str| {
+            json!({"metadata": {"name": "n1", "annotations": {"balancing.elf.io/nodeProxyIpv4": "one"}},
+                   "status": {"addresses": [{"type": "InternalIP", "address": ip}]}})
+        };
+        let read = read_json(Kind::Node, node("192.0.2.1"));
+        let Ok(Object::Node(found)) = read.what else { panic!("{read:?}") };
+        assert_eq!((found.addresses.len(), found.proxies.len()), (1, 0));
+        let remark = read.remark.unwrap();
+        assert!(
+            remark.contains("nodeProxyIpv4") && remark.ends_with("its proxy addresses are ignored"),
+            "{remark}"
+        );
+        assert!(read_json(Kind::Node, node("here")).what.is_err());
     }
 
     #[test]
