@@ -262,6 +262,75 @@ mod tests {
         assert_eq!(sizes.grown(MOST, Room { frontends: 10, backends: 10 }), sizes);
     }
 
+    /// Bytes that the kernel takes for a map, without what is the same for every map.
+    fn bytes(map: &MapDefinition, cpus: usize) -> u64 {
+        let MapShape { map_type, key, value, entries } = map.shape;
+        let element = u64::from(key.next_multiple_of(8)) + u64::from(value.next_multiple_of(8)) + 48;
+        let buckets = u64::from(entries.next_power_of_two()) * 16;
+        match map_type {
+            // Those that take memory only for what is there.
+            MAP_TYPE_HASH if matches!(map.name, "callers" | POLICY_NAMES) => buckets,
+            MAP_TYPE_HASH | MAP_TYPE_LRU_HASH => u64::from(entries) * element + buckets,
+            MAP_TYPE_PERCPU_ARRAY => u64::from(entries) * u64::from(value) * cpus as u64,
+            MAP_TYPE_RINGBUF => u64::from(entries),
+            MAP_TYPE_SK_STORAGE => 0,
+            _ => u64::from(entries) * u64::from(value),
+        }
+    }
+
+    /// The table of the page about memory.
+    fn table() -> String {
+        let ten = Room { frontends: 20, backends: 60 };
+        let many = Room { frontends: 10_000, backends: 100_000 };
+        let nodes = [(ten, 2), (ten, 128), (many, 2), (many, 128)];
+        let sizes = nodes.map(|(need, cpus)| Sizes::fitting(need, MOST, cpus));
+        let mut lines = vec![
+            "| map | 10 Services, 2 CPUs | 10 Services, 128 CPUs | 10,000 × 10, 2 CPUs | 10,000 × 10, 128 CPUs |"
+                .to_owned(),
+            "|---|---|---|---|---|".to_owned(),
+        ];
+        let maps = sizes.map(|sizes| {
+            let mut maps = definitions(&sizes);
+            maps.push(policy_names(&sizes));
+            maps
+        });
+        let mut totals = [0; 4];
+        for at in 0..maps[0].len() {
+            let row: [u64; 4] = std::array::from_fn(|node| bytes(&maps[node][at], nodes[node].1));
+            if row == [0; 4] {
+                continue;
+            }
+            totals.iter_mut().zip(row).for_each(|(total, bytes)| *total += bytes);
+            lines.push(line(maps[0][at].name, row));
+        }
+        lines.push(line("together", totals));
+        lines.join("\n") + "\n"
+    }
+
+    fn line(name: &str, bytes: [u64; 4]) -> String {
+        let cells = bytes.map(|bytes| {
+            let kb = bytes.div_ceil(1000).to_string();
+            let (thousands, rest) = kb.split_at(kb.len().saturating_sub(3));
+            if thousands.is_empty() { rest.to_owned() } else { format!("{thousands},{rest}") }
+        });
+        format!("| {name} | {} |", cells.join(" | "))
+    }
+
+    /// With `BALANCING_WRITE_DOCS=1` the page is made anew.
+    #[test]
+    fn the_page_about_memory_has_these_sizes() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/memory.md");
+        let text = std::fs::read_to_string(&page).unwrap();
+        let (before, rest) = text.split_once("layout.rs -->\n").unwrap();
+        let (made, after) = rest.split_once("<!-- end of").unwrap();
+        if std::env::var_os("BALANCING_WRITE_DOCS").is_some() {
+            let text = format!("{before}layout.rs -->\n{}<!-- end of{after}", table());
+            std::fs::write(&page, text).unwrap();
+            return;
+        }
+        assert_eq!(made, table());
+    }
+
     proptest! {
         /// What is tight grows, up to what it may: else it would be made anew for nothing, again and again.
         #[test]
