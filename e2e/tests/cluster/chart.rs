@@ -199,8 +199,12 @@ fn who_may_view_sees_and_writes_nothing(cluster: &Cluster) -> Result<()> {
                "subjects": [{"kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io"}]})
     };
     let file = cluster.plane.folder().join("bindings.json");
-    for (user, role) in [("looker", "view"), ("editor", "admin"), ("policy-maker", "balancing-policy-admin")]
-    {
+    for (user, role) in [
+        ("looker", "view"),
+        ("editor", "admin"),
+        ("policy-maker", "balancing-policy-admin"),
+        ("inspector", "balancing-node-inspector"),
+    ] {
         std::fs::write(&file, bind(user, role).to_string())?;
         kubectl_ok(&cluster.plane, "admin", &["apply", "-f", &file.display().to_string()])?;
     }
@@ -233,7 +237,25 @@ fn who_may_view_sees_and_writes_nothing(cluster: &Cluster) -> Result<()> {
         through(proxy)? && !through("services/https:balancing-operator:webhook")?,
         "the live view, and no other port"
     );
-    for name in ["looker", "editor", "policy-maker"] {
+    // The right to ask the operator about a node. An agent's token asks for no node, its own neither.
+    let agent = format!("system:serviceaccount:{NAMESPACE}:balancing-agent");
+    for (user, may) in [("looker", false), (agent.as_str(), false), ("inspector", true)] {
+        for part in balancing_api::stream::NODE_PARTS {
+            let subresource = format!("--subresource={part}");
+            let what = [
+                "auth",
+                "can-i",
+                "get",
+                "nodebalancingstates.balancing.elf.io/n1",
+                &subresource,
+                "--as",
+                user,
+            ];
+            let output = kubectl(&cluster.plane, "admin", &what)?;
+            ensure!(output.status.success() == may, "{user} {part}: not {may}");
+        }
+    }
+    for name in ["looker", "editor", "policy-maker", "inspector"] {
         kubectl_ok(&cluster.plane, "admin", &["delete", "clusterrolebinding", name])?;
     }
     Ok(())
