@@ -154,6 +154,9 @@ pub mod metric {
     pub const RECONCILE_WRITES: &str = "balancing_reconcile_writes";
     pub const RECONCILE_CHANGES: &str = "balancing_reconcile_changes";
     pub const RECONCILE_LEADER: &str = "balancing_reconcile_leader";
+    pub const RECONCILE_POLICIES: &str = "balancing_reconcile_policies";
+    pub const RECONCILE_SYNCED: &str = "balancing_reconcile_synced";
+    pub const RECONCILE_WATCH_ERRORS: &str = "balancing_reconcile_watch_errors";
     /// `_seconds`, which its unit adds.
     pub const RECONCILE_WRITE: &str = "balancing_reconcile_write";
     /// `_seconds`, which its unit adds.

@@ -195,7 +195,7 @@ mod tests {
         assert!(get(address, "/readyz").await.contains("pods: forbidden"));
 
         let page = get(address, "/metrics").await;
-        assert!(page.contains("balancing_sources_synced{source=\"nodes\"} 1"), "{page}");
+        assert!(page.contains("balancing_reconcile_synced{source=\"nodes\"} 1"), "{page}");
         assert!(page.trim_end().ends_with("# EOF"), "{page}");
 
         ask(address, &[0u8; 4096]).await;

@@ -46,6 +46,15 @@ pub struct SourceLabel {
     pub source: &'static str,
 }
 
+/// A question of the API server about a policy, and the answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AdmissionLabels {
+    /// `validate`, `mutate`.
+    pub path: &'static str,
+    /// `allowed`, `warned`, `refused`, `failed`.
+    pub result: &'static str,
+}
+
 /// What the operator counts. Clones count together.
 #[derive(Clone, Debug)]
 pub struct Metrics {
@@ -61,8 +70,12 @@ pub struct Metrics {
     pub changes: Counter,
     /// Is this replica the one that writes?
     pub leader: Gauge,
-    /// Nodes by the state of their agent.
+    /// Nodes by the state of their agent; beside these, agents that hold a connection to this replica.
     pub agents: Family<StateLabel, Gauge>,
+    /// Questions of the API server about policies.
+    pub admissions: Family<AdmissionLabels, Counter>,
+    /// Who watches the live stream.
+    pub viewers: Gauge,
     /// Policies by whether they are Ready.
     pub policies: Family<StateLabel, Gauge>,
     /// Watches that have told everything there is.
@@ -81,6 +94,8 @@ impl Default for Metrics {
             changes: Counter::default(),
             leader: Gauge::default(),
             agents: Family::default(),
+            admissions: Family::default(),
+            viewers: Gauge::default(),
             policies: Family::default(),
             synced: Family::default(),
             watch_errors: Family::default(),
@@ -145,13 +160,17 @@ impl Metrics {
         registry.register(metric::RECONCILE_CHANGES, "Changes that watches brought", self.changes.clone());
         registry.register(metric::RECONCILE_LEADER, "1 on the replica that writes", self.leader.clone());
         registry.register(metric::AGENTS, "Nodes by the state of their agent", self.agents.clone());
-        registry.register(metric::POLICIES, "Policies by whether they are Ready", self.policies.clone());
         registry.register(
-            metric::SOURCES_SYNCED,
+            metric::RECONCILE_POLICIES,
+            "Policies by whether they are Ready",
+            self.policies.clone(),
+        );
+        registry.register(
+            metric::RECONCILE_SYNCED,
             "1 where a watch has told everything there is",
             self.synced.clone(),
         );
-        registry.register(metric::SOURCE_ERRORS, "Troubles of watches", self.watch_errors.clone());
+        registry.register(metric::RECONCILE_WATCH_ERRORS, "Troubles of watches", self.watch_errors.clone());
         registry
     }
 }
