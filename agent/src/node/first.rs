@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// How long new maps wait for the first objects. Without any they start small, and grow when those come.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Waits for the first message, and says what its objects need. The message is still to be handled.
 pub(super) fn objects(messages: &mpsc::Receiver<Message>) -> (Option<Message>, Room) {

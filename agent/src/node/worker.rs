@@ -79,6 +79,7 @@ pub(super) fn start(
         store,
         send,
         growing: false,
+        trim: true,
         lease,
         levels,
         attached: false,
@@ -100,6 +101,8 @@ struct Worker {
     send: mpsc::Sender<Message>,
     /// Larger maps are being made.
     growing: bool,
+    /// So much was read or written that free memory is worth giving back, at a quiet moment.
+    trim: bool,
     lease: Option<Duration>,
     levels: Levels,
     attached: bool,
@@ -198,6 +201,7 @@ impl Worker {
             }
             Message::Grown(made) => {
                 self.growing = false;
+                self.trim = true;
                 let mut core = self.shared.core();
                 core.grown(&mut self.shared.attachment(), *made);
                 core.update_conditions(self.shared.features.set_retval);
@@ -284,6 +288,10 @@ impl Worker {
             self.attach();
         }
         self.ticks += 1;
+        if self.trim && self.read_back && !self.growing && !self.shared.core().is_waiting() {
+            self.trim = false;
+            kernel::release_memory();
+        }
         if self.ticks.is_multiple_of(GROW_AGAIN) {
             self.shared.core().try_growth_again();
             self.grow_if_needed();
