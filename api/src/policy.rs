@@ -521,7 +521,7 @@ pub struct PolicyObjectStatus {
     /// How many nodes are in which state.
     #[serde(default)]
     pub nodes: PolicyNodes,
-    /// The first nodes, by name, on which something is not as it should be.
+    /// The first nodes on which something is not as it should be, failed ones first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = MAX_PROBLEM_NODES), extend("x-kubernetes-list-type" = "atomic"))]
     pub problem_nodes: Vec<ProblemNode>,
