@@ -647,3 +647,42 @@ fn it_ends_when_it_is_dropped() {
     drop(source);
     assert_eq!(batches.try_recv(), Err(TryRecvError::Disconnected), "its thread has ended");
 }
+
+/// So much that it is read by several threads: the same comes of it, in one batch, with the errors in their files.
+#[test]
+fn a_large_folder_is_read_as_a_small_one() {
+    const FILES: usize = 24;
+    const SERVICES: usize = 400;
+    let service = |i: usize| {
+        let (a, b) = (i / 250, i % 250);
+        format!(
+            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: s{i}, labels: {{app: a-label-that-is-long-{}}}}}\n\
+             spec: {{clusterIP: 10.96.{a}.{b}, ports: [{{port: 80}}]}}\n",
+            i % 7
+        )
+    };
+    let files: Vec<(String, String)> = (0..FILES)
+        .map(|file| {
+            let text = if file == 13 {
+                "{ not yaml".to_owned()
+            } else {
+                (file * SERVICES..(file + 1) * SERVICES).map(service).collect()
+            };
+            (format!("{file:02}.yaml"), text)
+        })
+        .collect();
+    assert!(files.iter().map(|(_, text)| text.len()).sum::<usize>() > 1 << 20, "too little to be shared out");
+    let named: Vec<(&str, &str)> = files.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    let bed = Bed::new(&named);
+    let batch = bed.last.as_ref().unwrap();
+    assert_eq!(batch.changes.len(), (FILES - 1) * SERVICES);
+    assert_eq!(bed.state.len(), (FILES - 1) * SERVICES);
+    assert_eq!(batch.unread, ["13.yaml"]);
+    let told: Vec<&str> = batch.errors.iter().map(|error| error.file.as_str()).collect();
+    assert_eq!(told, ["13.yaml"]);
+    for i in [0, 12 * SERVICES + 7, FILES * SERVICES - 1] {
+        let key = ObjectKey::Service(balancing_agent::snapshot::Name::new("default", format!("s{i}")));
+        let Some(Object::Service(service)) = bed.state.get(&key) else { panic!("no Service s{i}") };
+        assert_eq!(service.addresses, [std::net::IpAddr::from([10, 96, (i / 250) as u8, (i % 250) as u8])]);
+    }
+}

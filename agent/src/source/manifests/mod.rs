@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -31,7 +31,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use super::{Batch, Touch};
 use crate::snapshot::{Converter, Object};
-use contents::Problem;
+use contents::{Contents, Problem};
 use file::{Found, Stamp};
 pub use folder::FOLDER;
 use folder::{FileName, Folder};
@@ -43,6 +43,10 @@ pub const NAME: &str = "manifests";
 const RESCAN: Duration = Duration::from_secs(1);
 /// A share of the time, at most, goes into those comparisons.
 const RESCAN_SHARE: u32 = 50;
+/// From so many bytes on several threads understand what was read.
+const MANY_BYTES: usize = 1 << 20;
+/// And no more threads than these: a start is no reason to take a large machine.
+const MAX_READERS: usize = 4;
 /// How often a folder that is gone is looked for.
 const LOOK_FOR_FOLDER: Duration = Duration::from_millis(100);
 /// Longest time for which changes wait for what may belong to them.
@@ -130,6 +134,48 @@ pub fn objects(text: &str, converter: &mut Converter) -> (Vec<Object>, Vec<Strin
         ),
         Err(p) => (Vec::new(), vec![format!("{}:{}: {}", p.line, p.column, p.message)]),
     }
+}
+
+/// What the files say, in their order; `None` of those that have no text, and only of those. A large folder is understood by as many threads
+/// as there are CPUs for this process: that is most of an agent's start.
+fn understand(reads: &Reads, converter: &mut Converter) -> Vec<Option<Result<Contents, Problem>>> {
+    let read = |found: &Found, converter: &mut Converter| {
+        let Found::Text(_, bytes) = found else { return None };
+        let text = manifest::utf8(bytes).map_err(Problem::from);
+        Some(text.and_then(|text| contents::read(text, converter)))
+    };
+    let files: Vec<&Found> = reads.values().collect();
+    let bytes: usize = files.iter().map(|f| if let Found::Text(_, text) = f { text.len() } else { 0 }).sum();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS);
+    if bytes < MANY_BYTES || threads < 2 {
+        return files.into_iter().map(|found| read(found, converter)).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let mut understood: Vec<Option<Result<Contents, Problem>>> = files.iter().map(|_| None).collect();
+    let take = |converter: &mut Converter| {
+        let numbers = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        let some = numbers.map_while(|number| Some((number, read(files.get(number)?, converter))));
+        some.collect::<Vec<_>>()
+    };
+    std::thread::scope(|scope| {
+        let spawn =
+            |_| std::thread::Builder::new().spawn_scoped(scope, || take(&mut Converter::default())).ok();
+        // Where no thread is to be had, this one does it all.
+        let others: Vec<_> = (1..threads).filter_map(spawn).collect();
+        let own = take(converter);
+        for (number, contents) in
+            others.into_iter().filter_map(|thread| thread.join().ok()).flatten().chain(own)
+        {
+            understood[number] = contents;
+        }
+    });
+    for (found, contents) in files.into_iter().zip(&mut understood) {
+        // Of a thread that has panicked.
+        if contents.is_none() {
+            *contents = read(found, converter);
+        }
+    }
+    understood
 }
 
 /// What is to be looked at.
@@ -464,8 +510,9 @@ impl Watcher {
             reads.retain(|_, found| !matches!(found, Found::Nothing));
             self.work.unwatched = true;
         }
-        for (name, found) in reads {
-            self.apply(&name, found);
+        let understood = understand(&reads, &mut self.converter);
+        for ((name, found), contents) in reads.into_iter().zip(understood) {
+            self.apply(&name, found, contents);
         }
         self.news = true;
         self.progressed();
@@ -527,7 +574,7 @@ impl Watcher {
     }
 
     /// What was read applies.
-    fn apply(&mut self, name: &FileName, found: Found) {
+    fn apply(&mut self, name: &FileName, found: Found, contents: Option<Result<Contents, Problem>>) {
         match found {
             Found::Nothing => {
                 self.stamps.remove(name);
@@ -537,10 +584,10 @@ impl Watcher {
                 self.stamps.insert(Arc::clone(name), stamp);
                 self.fail(name, Problem { message, ..Problem::default() });
             }
-            Found::Text(stamp, bytes) => {
+            Found::Text(stamp, _) => {
                 self.stamps.insert(Arc::clone(name), Some(stamp));
-                let text = manifest::utf8(&bytes).map_err(Problem::from);
-                match text.and_then(|text| contents::read(text, &mut self.converter)) {
+                let Some(contents) = contents else { return };
+                match contents {
                     Ok(contents) => {
                         for w in self.folder.set(name, contents) {
                             let (file, object, message) = (folder::shown(name), w.object, w.message);
