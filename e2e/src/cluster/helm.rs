@@ -51,12 +51,13 @@ pub fn install(plane: &ControlPlane, settings: &[&str]) -> Result<Said> {
     with_settings(plane, &["install", "operator"], &["-n", NAMESPACE, "--create-namespace"], settings)
 }
 
-/// `helm upgrade operator charts/operator -n elf` with these settings.
+/// `helm upgrade operator charts/operator -n elf` with these settings, and the defaults for all others: without being told
+/// so, helm takes those of the last time where none are given.
 ///
 /// # Errors
 /// As [`run`].
 pub fn upgrade(plane: &ControlPlane, settings: &[&str]) -> Result<Said> {
-    with_settings(plane, &["upgrade", "operator"], &["-n", NAMESPACE], settings)
+    with_settings(plane, &["upgrade", "operator"], &["-n", NAMESPACE, "--reset-values"], settings)
 }
 
 fn with_settings(plane: &ControlPlane, what: &[&str], place: &[&str], settings: &[&str]) -> Result<Said> {

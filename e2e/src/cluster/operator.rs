@@ -32,6 +32,7 @@ impl Operator {
         let log = plane.folder().join(format!("{}.log", pod.name()));
         let process = Process::start(&network.netns(space), &built("balancing-operator")?, log, |command| {
             command.arg("--kubeconfig").arg(&pod.kubeconfig).args(flags).envs(pod.variables());
+            command.env("POD_IP", network.v4(space).to_string());
             command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         })?;
         let address = network.v4(space);

@@ -7,11 +7,13 @@ mod agree;
 mod bed;
 mod chart;
 mod fixtures;
+mod hostile;
 mod nodes;
 mod operator;
 mod outage;
 mod policies;
 mod release;
+mod simulate;
 
 use std::{
     process::ExitCode,
@@ -47,6 +49,8 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("operator", operator::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),
+    ("simulate", simulate::TESTS),
+    ("hostile", hostile::TESTS),
 ];
 
 /// The error of a test that cannot run on this machine: it counts as ignored.

@@ -7,9 +7,10 @@ use balancing_e2e::{
     agent::Options,
     cluster::{ClusterNode, ControlPlane, ControlPlaneOptions, OwnPod, helm, objects},
     judge::tally,
+    manifests::with,
     protocol::{LoadSpec, Until},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     Cluster, Test,
@@ -64,6 +65,8 @@ fn from_install_to_uninstall(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&plane)?;
     let mut node = ClusterNode::join(&cluster.network, &plane, "n1")?;
     node.start(&Options::default())?;
+    // The node of the Service's backend is none for the DaemonSet: a pod of it that nobody starts would end a rollout.
+    kube.create(&with(objects::node(&cluster.network, "n3"), "/metadata/labels", json!({})))?;
     dns_service(cluster, &scene)?;
     local_cache(cluster, &scene, 1)?;
     kube.apply(&objects::written(dns_policy()))?;
