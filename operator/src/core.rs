@@ -326,8 +326,8 @@ impl Core {
         vec![Write::Status(Box::new(StatusWrite { policy, uid, old, new }))]
     }
 
-    /// Takes in how a write went.
-    pub fn done(&mut self, task: &Task, write: &Write, outcome: Outcome, now: Instant) {
+    /// Takes in how a write went; how often in a row writes of this task were not made.
+    pub fn done(&mut self, task: &Task, write: &Write, outcome: Outcome, now: Instant) -> u32 {
         let left = match task {
             Task::PolicyIds => &mut self.numbering.0,
             Task::NodeIds => &mut self.numbering.1,
@@ -341,22 +341,16 @@ impl Core {
             Outcome::Made(version) => {
                 self.failures.remove(task);
                 self.made(write, version, now);
+                return 0;
             }
-            Outcome::Overtaken => {
-                self.failures.remove(task);
-                self.forget(write);
-                // By then the watch has told what became of the object.
-                self.at(task.clone(), now + RETRY);
-            }
-            Outcome::Failed => {
-                self.forget(write);
-                let failures = self.failures.entry(task.clone()).or_default();
-                *failures = failures.saturating_add(1);
-                let wait = RETRY.saturating_mul(1 << (*failures - 1).min(6)).min(LONGEST_RETRY);
-                // Not sooner, whatever else concerns it meanwhile.
-                self.due.insert(task.clone(), now + wait);
-            }
+            Outcome::Overtaken | Outcome::Failed => self.forget(write),
         }
+        let failures = self.failures.entry(task.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        let wait = RETRY.saturating_mul(1 << (*failures - 1).min(6)).min(LONGEST_RETRY);
+        // Not sooner, whatever else concerns it meanwhile; what overtook it the watch has told by then.
+        self.due.insert(task.clone(), now + wait);
+        *failures
     }
 
     fn made(&mut self, write: &Write, version: String, now: Instant) {

@@ -8,7 +8,10 @@ use std::{
 
 use balancing_api::{
     agent::PolicyState,
-    names::{ANNOTATION_NODE_ID, ANNOTATION_SERVICE_ID, API_VERSION, condition},
+    names::{
+        ANNOTATION_NODE_ID, ANNOTATION_NODE_PROXY_IPV4, ANNOTATION_NODE_PROXY_IPV6, ANNOTATION_SERVICE_ID,
+        API_VERSION, condition,
+    },
     net::Protocol,
     node_state::NodeBalancingState,
     policy::{PolicyKind, PolicyObjectStatus, PolicyRef},
@@ -108,19 +111,32 @@ impl PartialEq for Version {
 
 impl Eq for Version {}
 
-/// The record of a Node.
+/// The record of a Node, and what of it could not be read: a Node with a wrong proxy address is one all the same.
 ///
 /// # Errors
 /// An address of it is none.
-pub fn node(converter: &mut Converter, node: &v1::Node) -> Result<ClusterNode, ConvertError> {
+pub fn node(
+    converter: &mut Converter,
+    node: &v1::Node,
+) -> Result<(ClusterNode, Option<ConvertError>), ConvertError> {
     let meta = &node.metadata;
-    Ok(ClusterNode {
-        node: converter.node(node)?,
+    let (record, wrong) = match converter.node(node) {
+        Ok(record) => (record, None),
+        Err(wrong) => {
+            let mut rest = node.clone();
+            let proxies = [ANNOTATION_NODE_PROXY_IPV4, ANNOTATION_NODE_PROXY_IPV6];
+            rest.metadata.annotations.get_or_insert_default().retain(|key, _| !proxies.contains(&&**key));
+            (converter.node(&rest)?, Some(wrong))
+        }
+    };
+    let node = ClusterNode {
+        node: record,
         uid: meta.uid.clone().unwrap_or_default(),
         version: Version(meta.resource_version.clone().unwrap_or_default()),
         created: meta.creation_timestamp.as_ref().map(|t| t.0),
         id: meta.annotations.as_ref().and_then(|all| all.get(ANNOTATION_NODE_ID)).cloned(),
-    })
+    };
+    Ok((node, wrong))
 }
 
 /// What a node says of a policy.
@@ -285,4 +301,63 @@ pub enum Change {
     State(Text, Option<Box<NodeState>>),
     /// An EndpointSlice of the operator.
     Slice(String, Option<Box<Slice>>),
+}
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::policy::PolicyKind;
+
+    use super::*;
+    use crate::{reconcile::apply::slice_object, testing::from};
+
+    #[test]
+    fn a_slice_reads_as_it_was_written() {
+        let endpoint = |address: &str, pod: Option<&str>, ready| Endpoint {
+            address: address.parse().unwrap(),
+            ready,
+            node: Some("n1".into()),
+            pod: pod.map(Into::into),
+        };
+        let policy = PolicyRef::new(PolicyKind::BalancingPolicy, "x".repeat(100));
+        for published in [Published::Backends { policy, uid: "u1".to_owned() }, Published::Nodes] {
+            let slice = Slice {
+                name: "balancing-x-v4-0".to_owned(),
+                published: Some(published),
+                v4: true,
+                endpoints: vec![endpoint("10.1.0.1", Some("ns/p"), true), endpoint("10.1.0.2", None, false)],
+                ports: vec![
+                    Port { number: 53, protocol: Protocol::Tcp },
+                    Port { number: 53, protocol: Protocol::Udp },
+                ],
+            };
+            let object = slice_object("elf", &slice);
+            let names: Vec<_> = object.ports.iter().flatten().filter_map(|p| p.name.clone()).collect();
+            assert_eq!(names, ["tcp-53", "udp-53"]);
+            assert!(
+                object.metadata.labels.as_ref().unwrap().keys().all(|k| k != "kubernetes.io/service-name")
+            );
+            // As the API server gives it back.
+            let back: EndpointSlice = from(serde_json::to_value(&object).unwrap());
+            assert_eq!(super::slice(&back), slice);
+            // Somebody changes an endpoint into one that nobody wants: it differs, so it is mended.
+            let mut broken = back;
+            broken.endpoints[0].conditions = None;
+            assert_ne!(super::slice(&broken), slice);
+        }
+    }
+
+    #[test]
+    fn a_node_with_a_wrong_proxy_is_a_node() {
+        let object = from(json!({
+            "metadata": {"name": "n1", "uid": "u", "annotations": {
+                "balancing.elf.io/nodeProxyIpv4": "fd00::1", "balancing.elf.io/nodeId": "7"}},
+            "status": {"addresses": [{"type": "InternalIP", "address": "192.0.2.1"}]},
+        }));
+        let (node, wrong) = super::node(&mut Converter::default(), &object).unwrap();
+        assert_eq!(
+            (node.node.addresses.len(), node.node.proxies.len(), node.id.as_deref()),
+            (1, 0, Some("7"))
+        );
+        assert!(wrong.unwrap().to_string().contains("not an IPv4 address"));
+    }
 }

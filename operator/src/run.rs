@@ -42,6 +42,9 @@ const TURN: Duration = Duration::from_secs(5);
 /// How often the states of agents and policies are counted, which costs a look at each.
 const NOTE: Duration = Duration::from_secs(1);
 
+/// A write that is overtaken so often in a row is told.
+const TELL: u32 = 5;
+
 /// What the loop needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -164,7 +167,11 @@ impl Loop {
                 }
                 Some(done) = finished.recv() => {
                     self.under_way -= 1;
-                    self.core.done(&done.task, &done.write, done.outcome, Instant::now());
+                    let overtaken = done.outcome == Outcome::Overtaken;
+                    let times = self.core.done(&done.task, &done.write, done.outcome, Instant::now());
+                    if overtaken && times.is_multiple_of(TELL) {
+                        tracing::warn!(task = ?done.task, times, "a write is overtaken again and again; trying on");
+                    }
                 }
                 () = tokio::time::sleep_until(next.unwrap_or(turn).min(turn)) => {}
             }
@@ -297,8 +304,10 @@ impl Writer {
 
 /// What a failure means: gone or changed meanwhile is no trouble, the watch tells more.
 fn judge(task: &Task, error: &kube::Error) -> (Outcome, &'static str) {
+    // A slice is made where it is not: what is not found then is the namespace.
+    let makes = matches!(task, Task::Nodes | Task::Backends(_));
     match error {
-        kube::Error::Api(status) if matches!(status.code, 404 | 409) => {
+        kube::Error::Api(status) if status.code == 409 || (status.code == 404 && !makes) => {
             tracing::debug!(task = ?task, %error, "overtaken");
             (Outcome::Overtaken, "overtaken")
         }

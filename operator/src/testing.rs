@@ -87,7 +87,7 @@ pub(crate) fn set_node(name: &str, pool: &str, address: &str) -> Change {
                      "annotations": {"balancing.elf.io/nodeProxyIpv4": "198.51.100.7"}},
         "status": {"addresses": [{"type": "InternalIP", "address": address}]},
     }));
-    let node = objects::node(&mut Converter::default(), &object).unwrap();
+    let (node, _) = objects::node(&mut Converter::default(), &object).unwrap();
     Change::Node(name.into(), Some(Arc::new(node)))
 }
 

@@ -139,7 +139,10 @@ pub fn follow(client: &Client, namespace: &str, news: &mpsc::Sender<News>, tasks
         watcher::Config::default(),
     );
     let set = move |object: Node| {
-        let node = objects::node(converter.next(), &object).map_err(|e| e.to_string())?;
+        let (node, wrong) = objects::node(converter.next(), &object).map_err(|e| e.to_string())?;
+        if let Some(error) = wrong {
+            tracing::warn!(node = %node.node.name, %error, "a Node has a proxy address that is none");
+        }
         Ok(Change::Node(Arc::clone(&node.node.name), Some(Arc::new(node))))
     };
     tasks.spawn(watch.run(news.clone(), set, |_, name| Change::Node(name.into(), None)));

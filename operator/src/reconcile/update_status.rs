@@ -93,3 +93,61 @@ fn reference(policy: &PolicyRef, uid: &str) -> ObjectReference {
         ..ObjectReference::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::policy::{PolicyKind, PolicyObjectStatus};
+    use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+    use super::*;
+
+    fn status(conditions: &[(&str, &str, &str)]) -> PolicyObjectStatus {
+        let condition = |(type_, status, reason): &(&str, &str, &str)| Condition {
+            type_: (*type_).to_owned(),
+            status: (*status).to_owned(),
+            reason: (*reason).to_owned(),
+            message: "why".to_owned(),
+            observed_generation: Some(1),
+            last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        };
+        PolicyObjectStatus { conditions: conditions.iter().map(condition).collect(), ..Default::default() }
+    }
+
+    fn told(old: &[(&str, &str, &str)], new: &[(&str, &str, &str)]) -> Vec<String> {
+        let write = StatusWrite {
+            policy: PolicyRef::new(PolicyKind::LocalRedirectPolicy, "x"),
+            uid: "u".to_owned(),
+            old: status(old),
+            new: status(new),
+        };
+        events(&write).iter().map(|e| format!("{:?} {} {}", e.type_, e.action, e.reason)).collect()
+    }
+
+    #[test]
+    fn what_turned_is_told() {
+        let good = [("Accepted", "True", "Accepted"), ("Ready", "True", "Ready")];
+        let lost = [("Accepted", "False", "FrontendConflict"), ("Ready", "False", "FrontendConflict")];
+        assert_eq!(
+            told(&good, &lost),
+            ["Warning Accepted FrontendConflict", "Warning Ready FrontendConflict"]
+        );
+        assert_eq!(told(&lost, &good), ["Normal Accepted Accepted", "Normal Ready Ready"]);
+        assert_eq!(told(&good, &good), Vec::<String>::new());
+        let mut partly = good.to_vec();
+        partly.push(("Conflicted", "True", "ConflictOnSomeNodes"));
+        assert_eq!(told(&good, &partly), ["Warning Conflicted ConflictOnSomeNodes"]);
+        assert_eq!(told(&partly, &good), ["Normal Conflicted NotConflicted"]);
+    }
+
+    #[test]
+    fn of_a_new_policy_only_what_its_author_can_mend() {
+        let new = [
+            ("Accepted", "False", "FrontendConflict"),
+            ("ResolvedRefs", "True", "ResolvedRefs"),
+            ("Programmed", "False", "NodesPending"),
+            ("Effective", "False", "NoLocalBackend"),
+            ("Ready", "False", "FrontendConflict"),
+        ];
+        assert_eq!(told(&[], &new), ["Warning Accepted FrontendConflict"]);
+    }
+}
