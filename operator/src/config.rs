@@ -1,6 +1,9 @@
 //! Flags and variables.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+};
 
 use clap::{Parser, ValueEnum};
 
@@ -35,6 +38,19 @@ pub struct Config {
     /// Where to serve /livez, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS", env = "BALANCING_LISTEN_HEALTH", default_value = "0.0.0.0:5820")]
     pub listen_health: SocketAddr,
+    /// Where agents dial in and the plugin's live view is served, with TLS
+    #[arg(long, value_name = "ADDRESS", env = "BALANCING_LISTEN_OBSERVE", default_value = "0.0.0.0:5821")]
+    pub listen_observe: SocketAddr,
+    /// Where to serve the admission webhook, with TLS
+    #[arg(long, value_name = "ADDRESS", env = "BALANCING_LISTEN_WEBHOOK", default_value = "0.0.0.0:5822")]
+    pub listen_webhook: SocketAddr,
+    /// Serve the admission webhook, and say in its configurations who signed its certificate
+    #[arg(long, value_name = "BOOL", env = "BALANCING_WEBHOOK", default_value_t = true,
+          action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub webhook: bool,
+    /// Address at which agents reach this replica; without one it has no live view of them
+    #[arg(long, value_name = "ADDRESS", env = "POD_IP")]
+    pub pod_ip: Option<IpAddr>,
     /// Shortest time between two writes of one policy's status, in seconds; a changed condition does not wait for it
     #[arg(long, value_name = "SECONDS", env = "BALANCING_STATUS_INTERVAL", default_value_t = 10,
           value_parser = clap::value_parser!(u64).range(1..=600))]
@@ -75,6 +91,7 @@ mod tests {
         let config = Config::parse_from(["balancing-operator", "--namespace", "x"]);
         assert_eq!((config.namespace.as_str(), config.lease_duration), ("x", 15));
         assert_eq!(config.listen_health, "0.0.0.0:5820".parse().unwrap());
+        assert!(config.webhook && !Config::parse_from(["balancing-operator", "--webhook", "false"]).webhook);
         let wrong = |args: &[&str]| {
             Config::try_parse_from([&["balancing-operator"], args].concat()).unwrap_err().to_string()
         };

@@ -11,10 +11,12 @@ use std::{
 use balancing_api::{
     policy::{PolicyObjectStatus, PolicyRef},
     published::Published,
+    records::Text,
 };
 use jiff::Timestamp;
 
 use crate::{
+    admission::{self, Question},
     objects::Change,
     publish::{SliceWrite, plan},
     reconcile::{build, dereference, validate},
@@ -381,6 +383,19 @@ impl Core {
             Write::NodeId { node, .. } => drop(self.numbered.remove(node)),
             Write::Slices(..) | Write::Status(_) => {}
         }
+    }
+
+    /// Answers a question of the webhook. `synced`: is everything there is known?
+    pub fn answer(&mut self, question: Question, synced: bool) {
+        admission::answer(question, &mut self.world, synced);
+    }
+
+    /// The names of all Nodes, sorted.
+    #[must_use]
+    pub fn node_names(&self) -> Vec<Text> {
+        let mut all: Vec<_> = self.world.nodes().cloned().collect();
+        all.sort();
+        all
     }
 
     /// Does any policy have pods of the cluster behind it?

@@ -2,6 +2,7 @@
 //!
 //! Watches ([`watch`]) bring changes; [`core`] says what is to be written, and when; [`run`] is the shell around both.
 
+pub mod admission;
 pub mod check;
 pub mod client;
 pub mod config;
@@ -12,11 +13,15 @@ pub mod leader;
 pub mod logging;
 pub mod metrics;
 pub mod objects;
+pub mod observe;
+pub mod port;
+pub mod ports;
 pub mod publish;
 pub mod reconcile;
 pub mod run;
 #[cfg(test)]
 mod testing;
+pub mod tls;
 pub mod watch;
 pub mod world;
 
@@ -72,6 +77,10 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         lease_name,
         lease_duration,
         listen_health,
+        listen_observe,
+        listen_webhook,
+        webhook,
+        pod_ip,
         status_interval,
         check,
         log_format: _,
@@ -100,8 +109,17 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let candidate =
         Candidate { lease: lease_name, namespace: namespace.clone(), identity, duration: lease_duration };
     let status_interval = std::time::Duration::from_secs(status_interval);
+    let ports = ports::Settings {
+        namespace: namespace.clone(),
+        observe: listen_observe,
+        webhook: webhook.then_some(listen_webhook),
+        own: pod_ip,
+    };
+    let ties = ports::open(&client, &ports, &metrics, &end).await?;
     let settings = run::Settings { namespace, candidate, status_interval };
-    let ended = run::run(client, settings, health, metrics, end).await;
+    let ended = run::run(client, settings, health, metrics, ties, end.clone()).await;
+    // A lease that is lost ends the ports too: whoever is connected finds the next leader.
+    end.cancel();
     port.abort();
     Ok(ended?)
 }

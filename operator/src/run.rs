@@ -6,22 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use balancing_api::records::Text;
 use jiff::Timestamp;
 use kube::{
     Client,
     runtime::events::{Recorder, Reporter},
 };
 use tokio::{
-    sync::{Semaphore, mpsc},
+    sync::{Semaphore, mpsc, watch as shared},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    admission::Question,
     core::{Core, Outcome, Task, Write},
     health::Health,
     leader::{self, Candidate, LeaderError, Leadership},
     metrics::{Metrics, SourceLabel},
+    objects::Change,
     reconcile::{apply, update_status},
     watch::{self, News, Source},
 };
@@ -56,6 +59,17 @@ pub struct Settings {
     pub status_interval: Duration,
 }
 
+/// What ties the loop to the ports.
+#[derive(Debug)]
+pub struct Ties {
+    /// Questions of the webhook.
+    pub questions: mpsc::Receiver<Question>,
+    /// Does this replica hold the lease?
+    pub leading: shared::Sender<bool>,
+    /// The names of all Nodes, sorted.
+    pub nodes: shared::Sender<Arc<[Text]>>,
+}
+
 /// A write that was made, or not.
 struct Done {
     task: Task,
@@ -72,6 +86,7 @@ pub async fn run(
     settings: Settings,
     health: Arc<Health>,
     metrics: Metrics,
+    ties: Ties,
     end: CancellationToken,
 ) -> Result<(), LeaderError> {
     let (sender, news) = mpsc::channel(NEWS);
@@ -88,6 +103,8 @@ pub async fn run(
         troubled: BTreeMap::new(),
         pods: false,
         leading: false,
+        nodes: false,
+        ties,
         writer: Writer {
             recorder: Recorder::new(client.clone(), reporter),
             namespace: settings.namespace.clone(),
@@ -127,6 +144,9 @@ struct Loop {
     /// Are Pods watched?
     pods: bool,
     leading: bool,
+    /// Nodes came, went or changed.
+    nodes: bool,
+    ties: Ties,
     writer: Writer,
     client: Client,
     health: Arc<Health>,
@@ -156,6 +176,7 @@ impl Loop {
                     turned?;
                     tracing::info!("this replica holds the lease: it writes from now on");
                     self.leading = true;
+                    self.ties.leading.send_replace(true);
                     self.metrics.leader.set(1);
                     self.core.look_at_everything(Instant::now());
                 }
@@ -164,6 +185,9 @@ impl Loop {
                         self.take(one);
                     }
                     self.need_pods();
+                }
+                Some(question) = self.ties.questions.recv() => {
+                    self.core.answer(question, self.missing.is_empty());
                 }
                 Some(done) = finished.recv() => {
                     self.under_way -= 1;
@@ -206,6 +230,7 @@ impl Loop {
                 self.metrics.changes.inc_by(changes.len() as u64);
                 let now = Instant::now();
                 for change in changes {
+                    self.nodes |= matches!(change, Change::Node(..));
                     self.core.apply(change, now);
                 }
             }
@@ -245,6 +270,7 @@ impl Loop {
     async fn finish(mut self) {
         self.watches.abort_all();
         self.metrics.leader.set(0);
+        self.ties.leading.send_replace(false);
         let all = u32::try_from(WRITES).unwrap_or(u32::MAX);
         if self.under_way > 0 && tokio::time::timeout(END, self.writer.room.acquire_many(all)).await.is_err()
         {

@@ -133,3 +133,58 @@ pub(crate) fn set_cut_state(
     let state = objects::state(&mut Converter::default(), &mut Default::default(), &object);
     Change::State(node.into(), Some(Box::new(state)))
 }
+
+/// A TLS port of ours on loopback, its address, and whom to trust.
+pub(crate) async fn tls_port(
+    router: axum::Router,
+    limits: crate::port::Limits,
+    elsewhere: impl Fn() -> Option<std::net::SocketAddr> + Send + 'static,
+    identity: &(Arc<crate::tls::Identity>, String),
+) -> std::net::SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(identity.0.server().unwrap());
+    tokio::spawn(crate::port::serve(listener, acceptor, router, limits, elsewhere, Default::default()));
+    address
+}
+
+/// An identity for `localhost`, and whom to trust for it.
+pub(crate) fn identity() -> (Arc<crate::tls::Identity>, String) {
+    use crate::tls::rotation::{Step, take};
+    let certificates = take(None, Step::Begin, &["localhost".to_owned()], jiff::Timestamp::now()).unwrap();
+    let identity = Arc::new(crate::tls::Identity::default());
+    identity.set(&certificates).unwrap();
+    (identity, certificates.bundle())
+}
+
+/// A TLS connection to `localhost` at an address.
+pub(crate) async fn tls_dial(
+    address: std::net::SocketAddr,
+    bundle: &str,
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
+        roots.add(certificate.unwrap()).unwrap();
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let stream = tokio::net::TcpStream::connect(address).await?;
+    let name = ServerName::try_from("localhost").unwrap();
+    tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+/// Sends a request as it stands and reads the answer to its end.
+pub(crate) async fn exchange(address: std::net::SocketAddr, bundle: &str, request: &[u8]) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tls_dial(address, bundle).await.unwrap();
+    // It may have closed the connection before all of it was sent.
+    let _ = stream.write_all(request).await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}

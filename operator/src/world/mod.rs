@@ -410,6 +410,22 @@ impl World {
         })
     }
 
+    /// Who comes after a policy on a frontend, first to last, each with the nodes it selects.
+    pub fn behind<'w>(
+        &'w self,
+        rank: &'w Rank,
+        frontend: &Frontend,
+    ) -> impl Iterator<Item = (&'w Rank, &'w Bits)> {
+        let all = self.claimants.get(frontend).into_iter().flatten();
+        all.skip_while(move |r| *r <= rank)
+            .filter_map(|r| self.policies.get(&r.policy).map(|entry| (r, &entry.selected)))
+    }
+
+    /// The names of all Nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &Text> {
+        self.slots.iter().filter(|slot| slot.node.is_some()).map(|slot| &slot.name)
+    }
+
     /// Name of a node.
     #[must_use]
     pub fn node_name(&self, slot: u32) -> &str {
