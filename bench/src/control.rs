@@ -287,6 +287,9 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         writes = writes.max(again.writes()?);
         again.terminate()?;
     }
+    let (waited, entries) = growth(&subject, &folder)?;
+    notes
+        .push(format!("maps grew with {entries} more Services; what was not programmed waited in that time"));
     let starts = (0..repeats).map(|_| bare_start().map(ms)).collect::<Result<Vec<_>>>()?;
     let (read, seen) = watcher(&mut subject, &folder, times)?;
 
@@ -316,6 +319,7 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         quickest("M13-start", "start to ready with a single Service", &starts, "ms"),
         quickest("M13-restart", "restart over pinned maps, start to ready", &restarts, "ms").at_most(1000.0),
         Metric::new("M13-restart-writes", "map writes of that restart", writes, "writes").at_most(0.0),
+        Metric::new("M13-growth", "maps of 10,000 Services grow: how long no change gets in", waited, "ms"),
         Metric::new("M14", "resident memory of the agent (VmRSS) after the sync", resident, "MB")
             .at_most(60.0),
         Metric::new(
@@ -330,6 +334,31 @@ fn agent(quick: bool, notes: &mut Vec<String>) -> Result<Vec<Metric>> {
         Metric::new("M15", "kernel memory of the maps", total as f64 / 1e6, "MB").at_most(16.0),
         Metric::new("M15-128", "the same, on 128 CPUs", many_cpus as f64 / 1e6, "MB"),
     ])
+}
+
+/// Adds Services until the maps have grown; how long changes waited for that, as the agent says, and for how many more.
+fn growth(subject: &Subject, folder: &Folder) -> Result<(f64, u32)> {
+    const MORE: u32 = 3000;
+    const SAYS: &str = "changes waited ";
+    let agent = Agent::start(subject, &folder.path)?;
+    let text: String = (MANY..MANY + MORE)
+        .flat_map(|i| [service(i), "\n---\n".to_owned(), slice(i, 0, 1), "\n---\n".to_owned()])
+        .collect();
+    fs::write(&folder.staging, text)?;
+    fs::rename(&folder.staging, folder.path.join("more.yaml"))?;
+    let began = Instant::now();
+    let waited = loop {
+        let log = fs::read_to_string(&agent.log)?;
+        let said = log.lines().rev().find_map(|line| line.split_once(SAYS)?.1.split(' ').next());
+        if let Some(ms) = said {
+            break ms.parse()?;
+        }
+        ensure!(began.elapsed() < Duration::from_secs(60), "the maps have not grown:\n{}", agent.tail());
+        thread::sleep(Duration::from_millis(5));
+    };
+    agent.terminate()?;
+    fs::remove_file(folder.path.join("more.yaml"))?;
+    Ok((waited, MORE))
 }
 
 fn listed(maps: &[(String, u64)]) -> String {

@@ -295,13 +295,13 @@ mod tests {
             maps
         });
         let mut totals = [0; 4];
-        for at in 0..maps[0].len() {
+        for (at, map) in maps[0].iter().enumerate() {
             let row: [u64; 4] = std::array::from_fn(|node| bytes(&maps[node][at], nodes[node].1));
             if row == [0; 4] {
                 continue;
             }
             totals.iter_mut().zip(row).for_each(|(total, bytes)| *total += bytes);
-            lines.push(line(maps[0][at].name, row));
+            lines.push(line(map.name, row));
         }
         lines.push(line("together", totals));
         lines.join("\n") + "\n"

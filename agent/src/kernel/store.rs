@@ -362,7 +362,7 @@ impl KernelStore {
 
     /// Takes over what programs have counted in maps that were replaced; called under [`Self::changing`], when a grace
     /// period has passed since.
-    pub fn settle(&self, residue: Residue) {
+    pub fn settle(&self, residue: &Residue) {
         self.tables().add_late(&residue.old, &residue.copied);
     }
 

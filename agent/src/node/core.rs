@@ -196,7 +196,7 @@ impl Core {
             let (over, pending): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut self.residues).into_iter().partition(|(epoch, _)| *epoch <= completed);
             self.residues = pending;
-            over.into_iter().for_each(|(_, residue)| self.store.settle(residue));
+            over.iter().for_each(|(_, residue)| self.store.settle(residue));
             self.programmer.grace_passed();
         }
         self.after_writing();
