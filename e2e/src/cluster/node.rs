@@ -54,7 +54,8 @@ impl<'n> ClusterNode<'n> {
     pub fn join(network: &'n Network, plane: &ControlPlane, name: &str) -> Result<Self> {
         let kube = plane.admin()?;
         objects::ensure_node(&kube, network, name)?;
-        let pod = OwnPod::of_daemon_set(plane, "agent", name)?;
+        let mut pod = OwnPod::of_daemon_set(plane, "agent", name)?;
+        pod.report(&kube, &[network.v4(name), network.v6(name)], false)?;
         let ground = Ground::new(network, name)?;
         let agent = Agent::new(ground.places(Source::Kubeconfig(pod.kubeconfig.clone())));
         Ok(Self { agent, ground, pod })

@@ -28,17 +28,19 @@ impl Operator {
     pub fn start(network: &Network, plane: &ControlPlane, space: &str, flags: &[&str]) -> Result<Self> {
         let kube = plane.admin()?;
         objects::ensure_node(&kube, network, "n1")?;
-        let pod = OwnPod::of_deployment(plane, "operator", "n1")?;
+        let addresses = [network.v4(space), network.v6(space)];
+        let mut pod = OwnPod::of_deployment(plane, "operator", "n1")?;
+        // Its address stands in its variables.
+        pod.report(&kube, &addresses, false)?;
         let log = plane.folder().join(format!("{}.log", pod.name()));
         let process = Process::start(&network.netns(space), &built("balancing-operator")?, log, |command| {
             command.arg("--kubeconfig").arg(&pod.kubeconfig).args(flags).envs(pod.variables());
             command.env("POD_IP", network.v4(space).to_string());
             command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");
         })?;
-        let address = network.v4(space);
-        let mut operator = Self { process: Some(process), pod, address, kube };
+        let mut operator = Self { process: Some(process), pod, address: addresses[0], kube };
         operator.wait_ready()?;
-        operator.pod.report(&operator.kube, &[address, network.v6(space)], true)?;
+        operator.pod.report(&operator.kube, &addresses, true)?;
         Ok(operator)
     }
 

@@ -79,8 +79,7 @@ impl OwnPod {
         let object = kube.object(&path)?;
         let token = token(&kube, &object)?;
         let kubeconfig = plane.kubeconfig_with(&name, &token)?;
-        // A list does not say of which kind its items are.
-        Ok(Self { object: named(object), token, kubeconfig })
+        Ok(Self { object, token, kubeconfig })
     }
 
     /// Its name.
@@ -93,9 +92,9 @@ impl OwnPod {
     ///
     /// # Errors
     /// The pod is gone.
-    pub fn report(&self, kube: &Kube, addresses: &[IpAddr], ready: bool) -> Result<()> {
+    pub fn report(&mut self, kube: &Kube, addresses: &[IpAddr], ready: bool) -> Result<()> {
         let path = objects::place(&self.object)?.path();
-        kube.set_status(&path, &running(addresses, ready))?;
+        self.object = kube.set_status(&path, &running(addresses, ready))?;
         Ok(())
     }
 
@@ -112,11 +111,6 @@ impl OwnPod {
         };
         env.into_iter().flatten().filter_map(value).collect()
     }
-}
-
-fn named(mut pod: Value) -> Value {
-    pod["kind"] = json!("Pod");
-    pod
 }
 
 /// The status of a pod that runs.

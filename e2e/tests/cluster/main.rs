@@ -3,6 +3,7 @@
 //! `cargo xtask setup && cargo build --workspace && cargo test -p balancing-e2e --test cluster -- policies::` runs a
 //! theme. With `BALANCING_E2E_KEEP=FOLDER` the logs of control plane, operator and agents are kept there.
 
+mod admission;
 mod agree;
 mod bed;
 mod chart;
@@ -14,6 +15,7 @@ mod outage;
 mod policies;
 mod release;
 mod simulate;
+mod webhook;
 
 use std::{
     process::ExitCode,
@@ -47,6 +49,8 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("agree", agree::TESTS),
     ("nodes", nodes::TESTS),
     ("operator", operator::TESTS),
+    ("webhook", webhook::TESTS),
+    ("admission", admission::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),
     ("simulate", simulate::TESTS),

@@ -84,7 +84,7 @@ fn from_install_to_uninstall(cluster: &Cluster) -> Result<()> {
         fresh: false,
     };
     node.client_as("c1", "load")?.start_load(load)?;
-    let old = node.pod.clone();
+    let mut old = node.pod.clone();
     old.report(&kube, &[cluster.network.v4("n1")], true)?;
     let set = ["set", "env", "daemonset/balancing-agent", "-n", "elf", "REDIRECT_QOS_LIMIT=70"];
     kubectl_ok(&plane, "admin", &set)?;
