@@ -36,6 +36,8 @@ const ABSENT_RETRY: Duration = Duration::from_secs(10);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
+/// Pause after a watch that the API server ended early.
+const BETWEEN_SHORT_WATCHES: Duration = Duration::from_millis(250);
 /// A watch that stood for so long was none that failed at once.
 const STOOD: Duration = Duration::from_secs(10);
 
@@ -213,11 +215,11 @@ pub(super) async fn follow<T>(
                 pauses.reset();
             }
             match ended {
-                Ok(()) => {
-                    if began.elapsed() < STOOD {
-                        sleep(pauses.next()).await;
-                    }
+                // Something on the way may end idle connections early: that is no failure, and changes do not wait for it.
+                Ok(()) if began.elapsed() < STOOD => {
+                    sleep(BETWEEN_SHORT_WATCHES + Duration::from_millis(below(250))).await;
                 }
+                Ok(()) => {}
                 Err(Failure::Expired | Failure::Absent) => {
                     sleep(pauses.next()).await;
                     break;
