@@ -125,7 +125,8 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
             Ok((counted == sent).then_some(()))
         },
     )?;
-    expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080))).context("after the maps have grown")?;
+    expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080)))
+        .context("after the maps have grown")?;
     node.healthy()
 }
 
