@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admission,
     metrics::Metrics,
-    observe::announce::Announcer,
+    observe::{self, Hub, Observer, access::ApiServer, announce::Announcer},
     port::{self, Limits},
     run::Ties,
     tls::{self, Identity, Keeper},
@@ -29,6 +29,14 @@ const WEBHOOK: Limits = Limits {
     of_one: 64,
     handshake: Duration::from_secs(5),
     head: Duration::from_secs(120),
+};
+
+/// Of the live view. Agents are counted until they have shown who they are; a node has one of them.
+const OBSERVE: Limits = Limits {
+    connections: 1024,
+    of_one: 128,
+    handshake: Duration::from_secs(10),
+    head: Duration::from_secs(15),
 };
 
 /// What the ports need.
@@ -87,7 +95,7 @@ pub async fn open(
     let identity = Arc::new(Identity::default());
     let acceptor = TlsAcceptor::from(identity.server()?);
     let (leading, leads) = watch::channel(false);
-    let (nodes, _) = watch::channel::<Arc<[Text]>>(Arc::new([]));
+    let (nodes, node_names) = watch::channel::<Arc<[Text]>>(Arc::new([]));
     let (desk, questions) = admission::Desk::new(WAITING);
 
     let keeper = tls::Settings {
@@ -106,10 +114,27 @@ pub async fn open(
         tokio::spawn(serving);
     }
 
-    let (leader, _) = watch::channel(None);
+    let (leader, leader_at) = watch::channel(None);
     let own = settings.own.map(|ip| SocketAddr::new(ip, settings.observe.port()));
-    let announcer = Announcer { namespace: settings.namespace.clone(), own, leading: leads, bundle, leader };
+    let announcer =
+        Announcer { namespace: settings.namespace.clone(), own, leading: leads.clone(), bundle, leader };
     tokio::spawn(announcer.run(client.clone(), end.clone()));
+
+    let listener = bind(settings.observe, "--listen-observe").await?;
+    let observer = Observer {
+        hub: Arc::new(Hub::new(metrics.clone())),
+        gate: Arc::new(ApiServer::new(client.clone(), &settings.namespace)),
+        leading: leads.clone(),
+        nodes: node_names,
+        end: end.clone(),
+    };
+    // Whoever is sent here by the Service is served by the leader all the same.
+    let elsewhere = move || {
+        let away = !*leads.borrow();
+        (*leader_at.borrow()).filter(|at| away && Some(*at) != own)
+    };
+    let serving = port::serve(listener, acceptor, observe::router(observer), OBSERVE, elsewhere, end.clone());
+    tokio::spawn(serving);
     Ok(Ties { questions, leading, nodes })
 }
 
