@@ -61,8 +61,15 @@ impl OwnPod {
             MADE,
             || format!("a pod of the {component} for {node}"),
             || {
-                let there = kube.list(&labelled)?;
-                Ok(there.into_iter().find(|p| p["metadata"]["deletionTimestamp"].is_null() && wants(p)))
+                let (going, there): (Vec<_>, Vec<_>) = kube
+                    .list(&labelled)?
+                    .into_iter()
+                    .partition(|p| !p["metadata"]["deletionTimestamp"].is_null());
+                // On a node it is the kubelet that says when a pod has ended.
+                for name in going.iter().filter_map(|pod| pod["metadata"]["name"].as_str()) {
+                    kube.delete(&format!("{pods}/{name}"))?;
+                }
+                Ok(there.into_iter().find(&wants))
             },
         )?;
         let name = pod["metadata"]["name"].as_str().context("a pod without a name")?.to_owned();
