@@ -1,7 +1,7 @@
 //! `/livez`, `/readyz` and `/metrics`, for anybody who can reach the port: bounded in time, size and number.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     net::SocketAddr,
     sync::{
@@ -26,15 +26,15 @@ use hyper_util::{
 use prometheus_client::registry::Registry;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    task::AbortHandle,
 };
 
 use crate::{metrics, watch::Source};
 
 /// The loop is alive if it turned within this time.
 const ALIVE: Duration = Duration::from_secs(60);
-/// Connections at once; more wait.
-const CONNECTIONS: usize = 64;
+/// Connections at once.
+const CONNECTIONS: usize = 256;
 /// How long a request may take to come.
 const HEADERS: Duration = Duration::from_secs(5);
 /// How long a connection may last.
@@ -123,26 +123,36 @@ pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-/// Serves until it is dropped.
+/// Serves until it is dropped. Whoever comes is served at once: where too many are there, the oldest goes.
 pub async fn serve(listener: TcpListener, router: Router) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut connections: VecDeque<AbortHandle> = VecDeque::with_capacity(CONNECTIONS);
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::debug!(%error, "failed to accept a connection");
+                if let Some(oldest) = connections.pop_front() {
+                    oldest.abort();
+                }
                 // Out of descriptors, perhaps: some connection has to end first.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
         };
+        if connections.len() >= CONNECTIONS {
+            connections.retain(|connection| !connection.is_finished());
+        }
+        if connections.len() >= CONNECTIONS
+            && let Some(oldest) = connections.pop_front()
+        {
+            oldest.abort();
+        }
         let router = router.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             // What goes wrong on a connection is the client's affair.
             let _ = tokio::time::timeout(CONNECTION, connection(stream, router)).await;
-            drop(place);
         });
+        connections.push_back(task.abort_handle());
     }
 }
 
@@ -200,9 +210,16 @@ mod tests {
 
         ask(address, &[0u8; 4096]).await;
         ask(address, format!("GET /{} HTTP/1.1\r\n\r\n", "x".repeat(1 << 20)).as_bytes()).await;
-        let idle: Vec<_> =
-            futures_util::future::join_all((0..CONNECTIONS / 2).map(|_| TcpStream::connect(address))).await;
+        // More than there is room for, all of them half way through a request: who comes next is served at once.
+        let mut idle = Vec::new();
+        for _ in 0..CONNECTIONS * 2 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(b"GET /livez HTT").await.unwrap();
+            idle.push(stream);
+        }
+        let began = Instant::now();
         assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        assert!(began.elapsed() < HEADERS, "it waited for those who were there");
         assert!(get(address, "/nowhere").await.starts_with("HTTP/1.1 404"));
         drop(idle);
         server.abort();
