@@ -4,7 +4,7 @@ use std::{fmt::Display, time::Duration};
 
 use balancing_api::{names::condition, node_state::NodeBalancingState};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 
 /// Name of the agents' DaemonSet, as the chart has it.
