@@ -152,9 +152,13 @@ fn a_state_is_written_when_something_changes(cluster: &Cluster) -> Result<()> {
     ensure!(state["status"]["agentVersion"] == env!("CARGO_PKG_VERSION"), "{:#}", state["status"]);
     dns_service(cluster, &scene)?;
     local_cache(cluster, &scene, 1)?;
-    scene.apply(&dns_policy())?;
-    let programmed =
-        |s: &Value| said_of(s, "dns").filter(|(state, _)| state == "Programmed").map(|_| s.clone());
+    let policy = scene.apply(&dns_policy())?;
+    // A policy of this name may stand there from before: its uid tells them apart.
+    let programmed = |state: &Value| {
+        let mut policies = state["status"]["policies"].as_array()?.iter();
+        let ours = policies.find(|p| p["uid"] == policy["metadata"]["uid"])?;
+        (ours["state"] == "Programmed").then(|| state.clone())
+    };
     let before = scene.kube.wait_for(&path, SOON, "the policy is programmed", programmed)?;
     // Traffic, and a change that is none: nothing of that is a reason to write.
     let client = node.client("c1")?;

@@ -218,7 +218,7 @@ fn of_two_policies_made_at_once_the_same_one_wins(cluster: &Cluster) -> Result<(
             2 => (redirecting("zzz"), balancing("aaa")),
             _ => (balancing("aaa"), balancing("bbb")),
         };
-        one_conflict(cluster, &scene, &mut node, left, right).with_context(|| format!("round {round}"))?;
+        one_conflict(cluster, &scene, &mut node, &left, &right).with_context(|| format!("round {round}"))?;
     }
     node.healthy()
 }
@@ -227,10 +227,10 @@ fn one_conflict(
     cluster: &Cluster,
     scene: &Scene,
     node: &mut ClusterNode<'_>,
-    left: Value,
-    right: Value,
+    left: &Value,
+    right: &Value,
 ) -> Result<()> {
-    let places = [objects::place(&left)?.path(), objects::place(&right)?.path()];
+    let places = [objects::place(left)?.path(), objects::place(right)?.path()];
     places.iter().for_each(|p| scene.note(p.clone()));
     let other = cluster.plane.admin()?;
     let made = thread::scope(|scope| {
