@@ -72,7 +72,8 @@ fn who_makes_a_policy_is_told_and_it_gets_a_number(cluster: &Cluster) -> Result<
     let (made, warned) = wait_for_warnings(cluster)?;
     ensure!(
         warned.contains("Warning: FrontendConflict: ")
-            && warned.contains("LocalRedirectPolicy/dns: it is older"),
+            // Older, or made in the same second and first by name.
+            && warned.contains("LocalRedirectPolicy/dns: "),
         "{warned}"
     );
     let number = made["metadata"]["annotations"]["balancing.elf.io/serviceId"].as_str().unwrap_or_default();
