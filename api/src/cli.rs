@@ -15,6 +15,7 @@ use crate::{
     },
     names::CLI_API_VERSION,
     net::{Frontend, Protocol},
+    overview::{Gap, PolicySummary},
     policy::PolicyRef,
 };
 
@@ -64,6 +65,12 @@ pub struct Top<T> {
     /// Is it synthetic data, of no cluster?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub demo: bool,
+    /// Why there are no counters in it, so that every total is 0 and every rate null; absent where there are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uncounted: Option<String>,
+    /// What could not be read, so that what follows from it is missing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     /// The rows.
     pub items: Vec<T>,
 }
@@ -106,6 +113,9 @@ pub struct PolicyTopItem {
     /// Seconds since it was created; null where no node knows.
     #[serde(default)]
     pub age: Option<f64>,
+    /// What the operator says of it over all nodes; absent where one agent was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<PolicySummary>,
     /// Its state; of several nodes the worst.
     pub state: PolicyState,
     /// Why it is in that state.

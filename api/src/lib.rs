@@ -15,6 +15,7 @@ pub mod net;
 pub mod node;
 pub mod node_state;
 pub mod open;
+pub mod overview;
 pub mod pattern;
 pub mod policy;
 pub mod published;

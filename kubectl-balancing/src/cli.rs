@@ -5,7 +5,8 @@ use std::io::{self, IsTerminal, Write};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    client::{Client, Endpoint, ParseEndpointError},
+    client::{Client, Endpoint},
+    cluster::{self, connect::Prompts, flags::ClusterArgs},
     colour::{self, ColourChoice},
     completion::{self, CompletionArgs},
     explain::{self, connection::ConnectionArgs, node::NodeArgs, policy::PolicyArgs},
@@ -13,6 +14,7 @@ use crate::{
     output,
     services::{self, ServicesArgs},
     status::{self, StatusArgs},
+    target::{self, Target},
     top::{self, TopArgs},
     trace::{self, TraceArgs},
     tui,
@@ -20,8 +22,6 @@ use crate::{
     version::{self, VersionArgs},
 };
 
-/// Where an agent listens unless told otherwise.
-const DEFAULT_AGENT: &str = "unix:/run/balancing/agent.sock";
 /// Something failed, or was found that must not be.
 const FAILED: u8 = 1;
 /// The command line is wrong: what clap answers too.
@@ -31,9 +31,9 @@ const CLOSED_PIPE: u8 = 141;
 /// The same for Ctrl-C: 128 and SIGINT.
 const INTERRUPTED: u8 = 130;
 
-/// Shows what Balancing redirects on a node, what it does not, and why. It only reads.
+/// Shows what Balancing redirects, what it does not, and why. It only reads.
 ///
-/// It asks the agent of one node. Data goes to standard output, everything else to standard error.
+/// It asks the cluster that kubectl would ask, or with --agent the agent of one node. Data goes to standard output, everything else to standard error.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-balancing",
@@ -50,12 +50,18 @@ Exit status: 0 done, 1 failed or found what must not be, 2 wrong usage (an unkno
 an expression that cannot be read). `kubectl balancing validate --help` names its own."
 )]
 pub struct Cli {
-    /// The agent to ask: unix:PATH or http://HOST:PORT.
-    #[arg(long, global = true, env = "BALANCING_AGENT", default_value = DEFAULT_AGENT, value_parser = agent, hide_env_values = true, value_name = "ADDRESS")]
-    pub agent: Endpoint,
+    /// Ask this agent, without any cluster: unix:PATH or http://HOST:PORT [env: BALANCING_AGENT]
+    ///
+    /// Without it a cluster is asked, as kubectl finds it. Where there is no kubeconfig, the agent at
+    /// unix:/run/balancing/agent.sock is.
+    #[arg(long, global = true, value_name = "ADDRESS")]
+    pub agent: Option<Endpoint>,
     /// When to use colour; NO_COLOR and CLICOLOR_FORCE are obeyed too.
     #[arg(long, global = true, value_enum, default_value_t, value_name = "WHEN")]
     pub color: ColourChoice,
+    /// Which cluster is asked, and as whom.
+    #[command(flatten)]
+    pub connection: ClusterArgs,
     /// What to do.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -167,11 +173,6 @@ pub enum ExplainCommand {
     Node(NodeArgs),
 }
 
-/// Reads `--agent`. A variable that is set to nothing is as good as none.
-pub(crate) fn agent(text: &str) -> Result<Endpoint, ParseEndpointError> {
-    if text.is_empty() { DEFAULT_AGENT } else { text }.parse()
-}
-
 /// Runs the command line of this process and answers its exit status.
 #[must_use]
 pub fn main() -> u8 {
@@ -195,30 +196,37 @@ pub fn main() -> u8 {
 }
 
 async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
-    let client = Client::new(cli.agent.clone());
     let mut out = io::stdout().lock();
+    let target = || Target::of(cli, Prompts::Allowed);
     match &cli.command {
         Some(Command::Top(args)) if live(args) => {
             let sort = top::check(args)?;
             drop(out);
-            tui::shell::run(args, sort, top::source(args, client)?, coloured).await
+            tui::shell::run(args, sort, top::source(args, target()).await?, coloured).await
         }
         Some(Command::Top(args)) => {
             top::check(args)?;
-            let source = top::source(args, client)?;
+            let source = top::source(args, target()).await?;
             let good = top::run(args, source, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(u8::from(!good))
         }
         Some(Command::Explain { what: Some(ExplainCommand::Policy(args)) }) => {
-            explain::policy::run(args, &client, &mut out, coloured).await?;
+            match target().await? {
+                Target::Agent(client) => explain::policy::run(args, &client, &mut out, coloured).await?,
+                Target::Cluster(c) => cluster::policy::run(args, &c, &mut out, coloured).await?,
+            }
             Ok(0)
         }
         Some(Command::Explain { what: Some(ExplainCommand::Connection(args)) }) => {
+            let client = agent_of(target().await?, "explain connection")?;
             let healthy = explain::connection::run(args, &client, &mut out, coloured).await?;
             Ok(u8::from(!healthy))
         }
         Some(Command::Explain { what: Some(ExplainCommand::Node(args)) }) => {
-            explain::node::run(args, &client, &mut out, coloured).await?;
+            match target().await? {
+                Target::Agent(client) => explain::node::run(args, &client, &mut out, coloured).await?,
+                Target::Cluster(c) => cluster::node::run(args, &c, &mut out, coloured).await?,
+            }
             Ok(0)
         }
         Some(Command::Explain { what: None }) => help(&mut out, "explain"),
@@ -226,19 +234,27 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured)?)
         }
         Some(Command::Trace(args)) => {
+            let client = agent_of(target().await?, "trace")?;
             let end = trace::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(if end == trace::End::Interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Get(args)) => {
-            let interrupted = get::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            if cli.connection.namespace.is_some() {
+                return Err(output::Error::Usage(get::NO_NAMESPACE.to_owned()).into());
+            }
+            let interrupted = get::run(args, &target().await?, &mut out, &mut io::stderr().lock()).await?;
             Ok(if interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Services(args)) => {
+            let client = agent_of(target().await?, "services")?;
             services::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
             Ok(0)
         }
         Some(Command::Status(args)) => {
-            status::run(args, &client, &mut out, coloured).await?;
+            match target().await? {
+                Target::Agent(client) => status::run(args, &client, &mut out, coloured).await?,
+                Target::Cluster(c) => cluster::status::run(args, &c, &mut out, coloured).await?,
+            }
             Ok(0)
         }
         Some(Command::Completion(args)) => {
@@ -246,10 +262,22 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(0)
         }
         Some(Command::Version(args)) => {
-            version::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            let target = if args.client { None } else { Some(target().await?) };
+            version::run(args, target.as_ref(), &mut out, &mut io::stderr().lock()).await?;
             Ok(0)
         }
         None => help(&mut out, ""),
+    }
+}
+
+/// The agent that answers what only the agent of a node knows.
+fn agent_of(target: Target, what: &str) -> anyhow::Result<Client> {
+    match target {
+        Target::Agent(client) => Ok(client),
+        Target::Cluster(_) => {
+            let message = format!("`{what}` asks the agent of one node: name it with --agent");
+            Err(output::Error::Usage(message).into())
+        }
     }
 }
 
@@ -266,7 +294,11 @@ fn help(out: &mut dyn Write, subcommand: &str) -> anyhow::Result<u8> {
 }
 
 fn report(error: &anyhow::Error) -> u8 {
-    let mut text = format!("error: {error}");
+    let mut text = error.to_string();
+    // Words that users of kubectl know stand as it prints them.
+    if !["The connection to the server", "Unable to connect"].iter().any(|known| text.starts_with(known)) {
+        text = format!("error: {text}");
+    }
     for cause in error.chain().skip(1) {
         let cause = cause.to_string();
         // What was said already without Rust's `(os error 2)` is not said again.
@@ -287,6 +319,7 @@ fn report(error: &anyhow::Error) -> u8 {
 /// Is the command line wrong in a way that clap cannot see?
 fn is_usage(error: &anyhow::Error) -> bool {
     error.downcast_ref::<top::Error>().is_some_and(top::Error::is_usage)
+        || error.downcast_ref::<target::Error>().is_some_and(target::Error::is_usage)
         || error.downcast_ref::<output::Error>().is_some_and(output::Error::is_usage)
 }
 

@@ -161,6 +161,8 @@ pub enum Shown {
     Wide,
     /// In the terminal UI only, which puts its value in.
     Live,
+    /// In `get` of a cluster: the operator alone knows it.
+    Cluster,
 }
 
 /// What is known of a column beside its values.
@@ -222,6 +224,10 @@ pub trait Row: Sized + 'static {
     /// Does whoever it is about report? If not, what is unknown of it is not about to come.
     fn reports(&self) -> bool {
         true
+    }
+    /// Keys of columns that say less than others where nothing is counted.
+    fn useless_uncounted() -> &'static [&'static str] {
+        &[]
     }
 }
 
@@ -300,6 +306,11 @@ const fn column<R>(
 impl<R> Column<R> {
     const fn wide(mut self) -> Self {
         self.meta.shown = Shown::Wide;
+        self
+    }
+
+    const fn cluster(mut self) -> Self {
+        self.meta.shown = Shown::Cluster;
         self
     }
 

@@ -22,7 +22,7 @@ use clap_complete::{
 };
 
 use crate::{
-    cli::{Cli, agent},
+    cli::Cli,
     client::{Client, Endpoint},
     columns::{Row, Shown},
     get::{Kind, Target},
@@ -201,7 +201,7 @@ impl Context {
         let behind = words.iter().position(|w| w == "--agent").and_then(|at| words.get(at + 1)).cloned();
         let within = words.iter().find_map(|w| w.strip_prefix("--agent=")).map(str::to_owned);
         let named = behind.or(within).or_else(|| std::env::var("BALANCING_AGENT").ok()).unwrap_or_default();
-        Self { words: words.to_vec(), endpoint: agent(&named).ok() }
+        Self { words: words.to_vec(), endpoint: named.parse().ok() }
     }
 
     /// What the agent says, if it says so at once.

@@ -9,6 +9,7 @@ use balancing_api::{
         BACKEND_LIST, BackendTopItem, FRONTEND_LIST, FrontendTopItem, NODE_LIST, NodeTopItem, POLICY_LIST,
         PolicyTopItem, Top, document,
     },
+    overview::Gap,
     policy::PolicyKind,
 };
 use clap::Args;
@@ -16,12 +17,16 @@ use serde::Serialize;
 
 use crate::{
     client::Client,
+    cluster::{
+        Cluster, Feed, Wanted,
+        read::{LOCAL_REDIRECTS, STATES, gap_text},
+    },
     columns::{Cell, Column, Row, Shown, Sort, order},
     explain::policy::kind_of,
     filter::Filter,
     output::{Error, Listing, json, jsonl, yaml},
     sample::{Board, Sample},
-    table,
+    table, target,
     text::{near, parse_duration, sanitise},
 };
 
@@ -125,22 +130,18 @@ pub struct GetArgs {
     /// What fingers that know kubectl type: told apart from an unknown flag.
     #[arg(short = 'l', long, value_name = "SELECTOR", hide = true, value_parser = no_selector)]
     pub selector: Option<String>,
-    /// The same.
-    #[arg(short, long, value_name = "NAMESPACE", hide = true, value_parser = no_namespace)]
-    pub namespace: Option<String>,
     /// The same; all is what is listed.
     #[arg(short = 'A', long, hide = true)]
     pub all_namespaces: bool,
 }
 
-fn no_namespace(_: &str) -> Result<String, String> {
-    Err("nothing that is listed here is in a namespace: leave it out, or choose rows with --filter"
-        .to_owned())
-}
+/// What `-n` is answered with.
+pub const NO_NAMESPACE: &str =
+    "nothing that is listed here is in a namespace: leave out -n, or choose rows with --filter";
 
 /// An agent tells no labels of policies, and those of the cluster are kubectl's to ask for.
 fn no_selector(_: &str) -> Result<String, String> {
-    Err("an agent tells no labels; choose rows with --filter, or let kubectl choose: kubectl balancing get \
+    Err("there are no labels here; choose rows with --filter, or let kubectl choose: kubectl balancing get \
          $(kubectl get lr -l SELECTOR -o name)"
         .to_owned())
 }
@@ -148,7 +149,7 @@ fn no_selector(_: &str) -> Result<String, String> {
 /// Asks the agent and prints the list. Answers whether Ctrl-C ended it.
 pub async fn run(
     args: &GetArgs,
-    client: &Client,
+    target: &target::Target,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<bool, Error> {
@@ -158,19 +159,22 @@ pub async fn run(
         Kind::Frontends => check::<FrontendTopItem>(args)?,
         Kind::Backends => check::<BackendTopItem>(args)?,
     }
+    let mut asked = Asked::new(target, args.what.kind);
     if args.watch || args.watch_only {
+        let asked = &mut asked;
         match args.what.kind {
-            Kind::Policies(kind) => watch::run(args, client, out, err, |b| policies(b, kind)).await?,
-            Kind::Nodes => watch::run(args, client, out, err, |b| b.nodes.clone()).await?,
-            Kind::Frontends => watch::run(args, client, out, err, |b| b.frontends.clone()).await?,
-            Kind::Backends => watch::run(args, client, out, err, |b| b.backends.clone()).await?,
+            Kind::Policies(kind) => watch::run(args, asked, out, err, |b| policies(b, kind)).await?,
+            Kind::Nodes => watch::run(args, asked, out, err, |b| b.nodes.clone()).await?,
+            Kind::Frontends => watch::run(args, asked, out, err, |b| b.frontends.clone()).await?,
+            Kind::Backends => watch::run(args, asked, out, err, |b| b.backends.clone()).await?,
         }
         return Ok(true);
     }
-    let board = Board::new(Sample::of_one(client.sample().await?), None);
+    let board = Board::new(asked.sample(args.interval).await?, None);
     let list = list(args, &board)?;
     out.write_all(list.text.as_bytes())?;
     out.flush()?;
+    tell_gaps(&board.sample, err)?;
     if !list.missing.is_empty() && !args.ignore_not_found {
         return Err(Error::NotFound(list.missing.join("\n")));
     }
@@ -182,6 +186,78 @@ pub async fn run(
         writeln!(err, "No {} found.", args.what.kind)?;
     }
     Ok(false)
+}
+
+/// Who is asked for what is listed.
+enum Asked {
+    Agent(Client),
+    /// Policies and what nodes say of themselves: the API server has them.
+    States(Box<Cluster>, Kind),
+    /// Frontends and backends: the operator alone has them.
+    Live(Box<Feed>),
+}
+
+impl Asked {
+    fn new(target: &target::Target, kind: Kind) -> Self {
+        match (target, kind) {
+            (target::Target::Agent(client), _) => Self::Agent(client.clone()),
+            (target::Target::Cluster(cluster), Kind::Policies(_) | Kind::Nodes) => {
+                Self::States(cluster.clone(), kind)
+            }
+            (target::Target::Cluster(cluster), Kind::Frontends | Kind::Backends) => {
+                Self::Live(Box::new(Feed::new((**cluster).clone())))
+            }
+        }
+    }
+
+    async fn sample(&mut self, interval: Duration) -> Result<Sample, Error> {
+        match self {
+            Self::Agent(client) => Ok(Sample::of_one(client.sample().await?)),
+            Self::States(cluster, kind) => {
+                let sample = cluster.states(Wanted { states: true, pods: *kind == Kind::Nodes }).await?;
+                let nothing = match kind {
+                    Kind::Nodes => sample.nodes.is_empty() && sample.stale.is_empty(),
+                    _ => sample.cluster.as_deref().is_some_and(|f| f.policies.is_none()),
+                };
+                let what = if *kind == Kind::Nodes { STATES.resource() } else { LOCAL_REDIRECTS.resource() };
+                match sample.cluster.as_deref().and_then(|f| f.gaps.iter().find(|g| g.resource == what)) {
+                    Some(gap) if nothing => Err(Error::Gap(gap.clone())),
+                    _ => Ok(sample),
+                }
+            }
+            Self::Live(feed) => {
+                let (_, sample) = feed.next(interval.max(Duration::from_secs(1))).await?;
+                let facts = sample.cluster.as_deref().filter(|f| f.uncounted.is_some());
+                match facts.and_then(|f| f.gaps.last()) {
+                    Some(gap) => {
+                        Err(Error::Gap(Gap { missing: "frontends and backends".to_owned(), ..gap.clone() }))
+                    }
+                    None => Ok(sample),
+                }
+            }
+        }
+    }
+}
+
+impl Asked {
+    /// How long to wait before it is asked again.
+    fn wait(&self, interval: Duration) -> Duration {
+        /// Lists of a whole cluster are not had for nothing.
+        const LISTS: Duration = Duration::from_secs(2);
+        match self {
+            Self::Agent(_) => interval,
+            Self::States(..) => interval.max(LISTS),
+            Self::Live(feed) => feed.wait(interval),
+        }
+    }
+}
+
+/// What could not be read, on the other stream.
+pub(crate) fn tell_gaps(sample: &Sample, err: &mut dyn Write) -> std::io::Result<()> {
+    for gap in sample.cluster.iter().flat_map(|f| &f.gaps) {
+        writeln!(err, "warning: {}", sanitise(&gap_text(gap)))?;
+    }
+    Ok(())
 }
 
 fn policies(board: &Board, kind: Option<PolicyKind>) -> Vec<PolicyTopItem> {
@@ -304,11 +380,7 @@ fn listed<R: Named + Serialize + Clone>(
 ) -> Result<List, Error> {
     let Chosen { rows, missing } = Chosen::of(args, rows)?;
     let shown: Vec<&R> = rows.iter().collect();
-    let coverage = board.sample.coverage.clone();
-    let top = || {
-        let taken_at = board.sample.taken_at();
-        document(kind, Top { taken_at, interval: None, coverage, demo: false, items: shown.clone() })
-    };
+    let top = || document(kind, Top { interval: None, ..board.top(false, shown.clone()) });
     let text = match args.output {
         Listing::Json => json(&top())?,
         Listing::Jsonl => jsonl(&top())?,
@@ -321,7 +393,8 @@ fn listed<R: Named + Serialize + Clone>(
         }
         Listing::Table | Listing::Wide if shown.is_empty() => String::new(),
         Listing::Table | Listing::Wide => {
-            let text = table::plain(&shown, &columns(&shown, args.output == Listing::Wide));
+            let text =
+                table::plain(&shown, &columns(&shown, args.output == Listing::Wide, board.is_counted()));
             if args.no_headers { text.split_once('\n').unwrap_or_default().1.to_owned() } else { text }
         }
     };
@@ -329,14 +402,26 @@ fn listed<R: Named + Serialize + Clone>(
 }
 
 /// The columns of a table of what is now: the name first, and no rates, which one sample does not give.
-fn columns<R: Row>(rows: &[&R], wide: bool) -> Vec<&'static Column<R>> {
+fn columns<R: Row>(rows: &[&R], wide: bool, counted: bool) -> Vec<&'static Column<R>> {
     const IDENTITIES: [&str; 3] = ["name", "frontend", "backend"];
     // What one sample cannot tell: rates, and when something was last seen to happen.
     let is_rate = |c: &Column<R>| {
         c.meta.key == "lastHit" || rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Rate(_)))
     };
-    let shown = |c: &&'static Column<R>| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide;
-    let mut columns: Vec<_> = R::columns().iter().filter(shown).filter(|c| !is_rate(c)).collect();
+    let shown = |c: &&'static Column<R>| match c.meta.shown {
+        Shown::Always => true,
+        Shown::Wide => wide,
+        Shown::Cluster => !counted,
+        Shown::Live => false,
+    };
+    // What is not counted, or what the API server says better.
+    let useless = |c: &Column<R>| {
+        !counted
+            && (R::useless_uncounted().contains(&c.meta.key)
+                || rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Count(_))))
+    };
+    let columns = R::columns().iter().filter(shown).filter(|c| !is_rate(c) && !useless(c));
+    let mut columns: Vec<_> = columns.collect();
     // A policy has a frontend column too; its name comes before.
     let identity = IDENTITIES.iter().find_map(|key| columns.iter().position(|c| c.meta.key == *key));
     if let Some(identity) = identity {
@@ -462,8 +547,6 @@ mod tests {
     fn a_selector_is_told_where_labels_are() {
         let wrong = Cli::try_parse_from(["x", "get", "lr", "-l", "app=x"]).unwrap_err();
         assert!(wrong.exit_code() == 2 && wrong.to_string().contains("choose rows with --filter"), "{wrong}");
-        let wrong = Cli::try_parse_from(["x", "get", "lr", "-n", "web"]).unwrap_err();
-        assert!(wrong.exit_code() == 2 && wrong.to_string().contains("is in a namespace"), "{wrong}");
         assert_eq!(get("x get lr -A").rows, 7);
     }
 

@@ -5,6 +5,7 @@
 
 pub mod cli;
 pub mod client;
+pub mod cluster;
 pub mod colour;
 pub mod columns;
 pub mod completion;
@@ -26,6 +27,7 @@ pub mod simulate;
 pub mod source;
 pub mod status;
 pub mod table;
+pub mod target;
 pub mod text;
 pub mod top;
 pub mod trace;

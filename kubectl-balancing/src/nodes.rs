@@ -7,7 +7,10 @@ use balancing_api::{
 };
 use jiff::Timestamp;
 
-use crate::sample::{NodeSample, Sample, Span};
+use crate::{
+    cluster::facts::is_told_by_state,
+    sample::{NodeSample, Sample, Span},
+};
 
 /// A row a node: what does not work first, then by name. `spans` are those of `sample.nodes`.
 pub(crate) fn node_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<NodeTopItem> {
@@ -21,7 +24,11 @@ pub(crate) fn node_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<Node
         let mut row = row(node, latest);
         row.state = NodeState::Stale;
         row.reason = "Stale".to_owned();
-        row.message = "its agent has not reported in time; it is not in the sums".to_owned();
+        row.message = if is_told_by_state(&node.status) {
+            "its agent does not run: what is known of it is what it said last".to_owned()
+        } else {
+            "its agent has not reported in time; it is not in the sums".to_owned()
+        };
         row
     });
     let missing = sample.coverage.missing.iter().map(|name| absent(name));
@@ -52,6 +59,7 @@ fn row(node: &NodeSample, latest: Timestamp) -> NodeTopItem {
         .map(|m| (m.entries as f64 / m.capacity as f64, m))
         .max_by(|a, b| a.0.total_cmp(&b.0));
     let programs = &status.datapath.programs;
+    let by_agent = !is_told_by_state(status);
     NodeTopItem {
         name: status.node.name.clone(),
         state: if unmet.is_some() { NodeState::Degraded } else { NodeState::Ready },
@@ -59,8 +67,8 @@ fn row(node: &NodeSample, latest: Timestamp) -> NodeTopItem {
         message: unmet.map(|c| c.message.clone()).unwrap_or_default(),
         agent: Some(status.agent.version.clone()),
         kernel: Some(status.kernel.release.clone()),
-        cgroup_root: Some(status.datapath.cgroup_root.clone()),
-        default_redirects_per_second: Some(status.agent.default_redirects_per_second),
+        cgroup_root: by_agent.then(|| status.datapath.cgroup_root.clone()),
+        default_redirects_per_second: by_agent.then_some(status.agent.default_redirects_per_second),
         policies: BackendCount { wanted: wanted as u32, programmed: programmed as u32 },
         programs: BackendCount {
             wanted: programs.len() as u32,
@@ -68,9 +76,9 @@ fn row(node: &NodeSample, latest: Timestamp) -> NodeTopItem {
         },
         map: fullest.map(|(_, m)| m.name.clone()),
         map_fill: fullest.map(|(fill, _)| fill),
-        taken_at: Some(counters.taken_at),
-        age: Some(latest.duration_since(counters.taken_at).as_secs_f64().max(0.0)),
-        started_at: Some(status.agent.started_at),
+        taken_at: by_agent.then_some(counters.taken_at),
+        age: by_agent.then(|| latest.duration_since(counters.taken_at).as_secs_f64().max(0.0)),
+        started_at: by_agent.then_some(status.agent.started_at),
         redirects: sum(|c| c.redirects),
         balanced: sum(|c| c.balanced),
         qos_drops: sum(|c| c.qos_drops),

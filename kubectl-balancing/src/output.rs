@@ -1,5 +1,6 @@
 //! What commands that print once have in common: formats, documents, errors.
 
+use balancing_api::overview::Gap;
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -9,6 +10,12 @@ pub enum Error {
     /// The agent did not answer.
     #[error(transparent)]
     Client(#[from] crate::client::Error),
+    /// Nothing of the cluster can be read.
+    #[error(transparent)]
+    Unreachable(#[from] crate::cluster::read::Unreachable),
+    /// What was asked for cannot be read.
+    #[error("{}", crate::cluster::read::gap_text(.0))]
+    Gap(Gap),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),

@@ -11,6 +11,7 @@ use balancing_api::{
 };
 
 use crate::{
+    cluster::{facts::PolicyFact, read::gap_cause},
     nodes::unmet,
     sample::{Board, NodeSample},
     text::{list, plural, scaled},
@@ -18,14 +19,24 @@ use crate::{
 
 /// Problems that are listed at the most: nobody reads more.
 const MOST: usize = 1000;
+/// What a problem concerns that is one of this view, not of the cluster.
+const VIEW: &str = "view";
 /// A map fuller than this is told of before it is full.
 pub(crate) const FULL: f64 = 0.8;
 
 /// Every problem of a board, the worst first; one that several nodes have is one row.
 pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
     let mut found = Folded::default();
+    let facts = board.sample.cluster.as_deref();
+    for gap in facts.iter().flat_map(|f| &f.gaps) {
+        let message = format!("no {}: {}", gap.missing, gap_cause(gap));
+        found.add(Severity::Warning, &gap.reason, VIEW, "", &message, gap.next.clone());
+    }
     for node in &board.nodes {
         absent(node, &mut found);
+    }
+    for fact in facts.iter().flat_map(|f| f.policies()) {
+        unheard(fact, board, &mut found);
     }
     for node in &board.sample.nodes {
         whole_node(node, &mut found);
@@ -52,7 +63,7 @@ pub(crate) fn problem_rows(board: &Board) -> Vec<ProblemItem> {
         rows.push(ProblemItem {
             severity: Severity::Warning,
             reason: "More".to_owned(),
-            object: "view".to_owned(),
+            object: VIEW.to_owned(),
             message: format!("and {left_out} more problems, which are not listed"),
             next: "mend some of these first, or look at one node or policy".to_owned(),
             nodes: Vec::new(),
@@ -108,8 +119,22 @@ impl Folded {
             // What is said of all of them does not name the first.
             row.message = row.message.replace(&format!(" on node {}", row.nodes[0]), " on these nodes");
         }
-        row.nodes.push(node.to_owned());
+        if !node.is_empty() {
+            row.nodes.push(node.to_owned());
+        }
     }
+}
+
+/// A policy that its status says is not Ready, while no node says anything of it.
+fn unheard(fact: &PolicyFact, board: &Board, found: &mut Folded) {
+    let said = board.sample.nodes.iter().flat_map(|n| &n.status.policies);
+    let Some(ready) = fact.condition(condition::READY).filter(|c| c.status != "True") else { return };
+    if said.into_iter().any(|p| p.kind == fact.policy.kind && p.name == fact.policy.name) {
+        return;
+    }
+    let next =
+        format!("kubectl balancing explain policy {}/{}", fact.policy.kind.short_name(), fact.policy.name);
+    found.add(Severity::Warning, &ready.reason, &fact.policy.to_string(), "", &ready.message, next);
 }
 
 fn absent(node: &NodeTopItem, found: &mut Folded) {

@@ -130,6 +130,7 @@ fn columns<R: Row>(out: &mut String, what: &str) {
             Shown::Always => "always",
             Shown::Wide => "wide",
             Shown::Live => "live view",
+            Shown::Cluster => "`get` of a cluster",
         };
         let _ = writeln!(out, "| {} | `{}` | {shown} | {} |", cell(meta.header), meta.key, cell(meta.help));
     }

@@ -5,6 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
 use balancing_api::{
@@ -14,7 +15,7 @@ use balancing_api::{
     },
     cli::{
         BackendRates, BackendState, BackendTopItem, Coverage, FrontendRates, FrontendState, FrontendTopItem,
-        NodeCount, NodeTopItem, PolicyRates, PolicyTopItem, ProblemItem,
+        NodeCount, NodeTopItem, PolicyRates, PolicyTopItem, ProblemItem, Top,
     },
     net::{Frontend, Protocol},
     policy::{PolicyKind, PolicyRef},
@@ -22,6 +23,7 @@ use balancing_api::{
 use jiff::Timestamp;
 
 use crate::{
+    cluster::facts::Facts,
     columns::is_saturated,
     nodes::node_rows,
     problems::{is_whole_node, problem_rows},
@@ -47,19 +49,29 @@ pub struct Sample {
     pub stale: Vec<NodeSample>,
     /// Which nodes the numbers speak of.
     pub coverage: Coverage,
+    /// What is known of the cluster besides; none where an agent was asked.
+    pub cluster: Option<Arc<Facts>>,
 }
 
 impl Sample {
     /// The sample of a single agent.
     #[must_use]
     pub fn of_one(node: NodeSample) -> Self {
-        Self { nodes: vec![node], stale: Vec::new(), coverage: Coverage { fresh: 1, ..Coverage::default() } }
+        Self { nodes: vec![node], coverage: Coverage { fresh: 1, ..Coverage::default() }, ..Self::default() }
     }
 
     /// When the latest of the nodes was read.
     #[must_use]
     pub fn taken_at(&self) -> Timestamp {
-        self.nodes.iter().map(|n| n.counters.taken_at).max().unwrap_or(Timestamp::UNIX_EPOCH)
+        let known = self.nodes.iter().chain(&self.stale).map(|n| n.counters.taken_at);
+        let read = self.cluster.as_deref().map(|f| f.time);
+        self.nodes
+            .iter()
+            .map(|n| n.counters.taken_at)
+            .max()
+            .or(read)
+            .or(known.max())
+            .unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }
 
@@ -174,6 +186,27 @@ impl Board {
         self
     }
 
+    /// Are there counters? What an API server says alone has none.
+    #[must_use]
+    pub fn is_counted(&self) -> bool {
+        self.sample.cluster.as_deref().is_none_or(|f| f.uncounted.is_none())
+    }
+
+    /// The document of some of its rows.
+    #[must_use]
+    pub fn top<T>(&self, demo: bool, items: Vec<T>) -> Top<T> {
+        let facts = self.sample.cluster.as_deref();
+        Top {
+            taken_at: self.sample.taken_at(),
+            interval: self.interval,
+            coverage: self.sample.coverage.clone(),
+            demo,
+            uncounted: facts.and_then(|f| f.uncounted.clone()),
+            gaps: facts.map(|f| f.gaps.clone()).unwrap_or_default(),
+            items,
+        }
+    }
+
     /// Problems of whole nodes, rather than of one policy or frontend.
     pub fn node_problems(&self) -> impl Iterator<Item = &ProblemItem> {
         self.problems.iter().filter(|p| is_whole_node(p))
@@ -280,6 +313,9 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
             }
         }
     }
+    if let Some(facts) = &sample.cluster {
+        facts.complete(&mut rows, latest);
+    }
     rows.sort_by(|a, b| {
         (severity(a.state), !is_saturated(a), &a.policy.name, a.policy.kind).cmp(&(
             severity(b.state),
@@ -291,13 +327,14 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
     rows
 }
 
-fn policy_row(policy: PolicyRef, status: &PolicyStatus, latest: Timestamp) -> PolicyTopItem {
+pub(crate) fn policy_row(policy: PolicyRef, status: &PolicyStatus, latest: Timestamp) -> PolicyTopItem {
     PolicyTopItem {
         policy,
         id: status.id,
         generation: status.generation,
         newest_generation: status.generation,
         age: status.created.map(|created| seconds_from(created, latest)),
+        cluster: None,
         state: status.state,
         reason: status.reason.clone(),
         message: status.message.clone(),
@@ -629,7 +666,7 @@ mod tests {
 
     fn sample(worlds: &[&World]) -> Sample {
         let coverage = Coverage { fresh: worlds.len() as u32, ..Coverage::default() };
-        Sample { nodes: worlds.iter().map(|w| node(w)).collect(), stale: vec![], coverage }
+        Sample { nodes: worlds.iter().map(|w| node(w)).collect(), coverage, ..Sample::default() }
     }
 
     fn row<'a>(board: &'a Board, name: &str) -> &'a PolicyTopItem {

@@ -1,4 +1,4 @@
-//! Where samples come from: an agent, a recording, or the synthetic cluster.
+//! Where samples come from: an agent, a cluster, a recording, or the synthetic cluster.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     client::{self, Client},
+    cluster::{Feed, read::Unreachable},
     demo::Demo,
     recording::{Moment, Replay, ReplayError},
     sample::Sample,
@@ -24,6 +25,8 @@ pub struct Source {
 pub enum From {
     /// One agent.
     Agent(Client),
+    /// A cluster.
+    Cluster(Box<Feed>),
     /// A recording.
     Replay(Box<Replay>),
     /// The synthetic cluster.
@@ -72,6 +75,9 @@ pub enum Error {
     /// The agent.
     #[error("{0}")]
     Client(Arc<client::Error>),
+    /// The cluster.
+    #[error("{0}")]
+    Cluster(#[from] Unreachable),
     /// The recording.
     #[error("{0}")]
     Replay(Arc<ReplayError>),
@@ -87,7 +93,7 @@ impl Error {
     /// May it answer when it is asked again?
     #[must_use]
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Client(_))
+        matches!(self, Self::Client(_) | Self::Cluster(Unreachable::Refused(_) | Unreachable::Failed(_)))
     }
 
     /// The cause in a few words.
@@ -95,6 +101,7 @@ impl Error {
     pub fn short(&self) -> String {
         match self {
             Self::Client(error) => error.short(),
+            Self::Cluster(error) => error.short(),
             Self::Replay(error) => error.to_string(),
             Self::NotFound(error) => error.to_string(),
             Self::Recorded(error) => error.clone(),
@@ -114,7 +121,7 @@ impl Source {
     pub fn client(&self) -> Option<&Client> {
         match &self.from {
             From::Agent(client) => Some(client),
-            From::Replay(_) | From::Demo(_) => None,
+            From::Cluster(_) | From::Replay(_) | From::Demo(_) => None,
         }
     }
 
@@ -134,6 +141,7 @@ impl Source {
     pub fn wait(&mut self, interval: Duration) -> Result<Duration, Error> {
         match &mut self.from {
             From::Agent(_) | From::Demo(_) => Ok(interval),
+            From::Cluster(feed) => Ok(feed.wait(interval)),
             From::Replay(replay) => replay.wait().map_err(|e| Error::Replay(Arc::new(e))),
         }
     }
@@ -144,11 +152,20 @@ impl Source {
         self.client().is_none()
     }
 
+    /// How long whoever prints has to wait before the next sample: a cluster without a stream is not asked at once again.
+    #[must_use]
+    pub fn pause(&self, interval: Duration) -> Duration {
+        match &self.from {
+            From::Cluster(feed) if self.heard => feed.wait(interval),
+            _ => Duration::ZERO,
+        }
+    }
+
     /// What kind of data it is.
     #[must_use]
     pub fn origin(&self) -> Origin {
         match &self.from {
-            From::Agent(_) => Origin::Live,
+            From::Agent(_) | From::Cluster(_) => Origin::Live,
             From::Replay(replay) => Origin::Replay { speed: replay.speed, demo: replay.header.demo },
             From::Demo(_) => Origin::Demo,
         }
@@ -159,6 +176,7 @@ impl Source {
     pub fn name(&self) -> String {
         match &self.from {
             From::Agent(client) => client.endpoint().to_string(),
+            From::Cluster(feed) => feed.cluster().name(),
             From::Replay(replay) => replay.header.agent.clone(),
             From::Demo(_) => "the synthetic cluster".to_owned(),
         }
@@ -172,6 +190,10 @@ impl From {
                 let node = client.sample().await.map_err(|e| Error::Client(Arc::new(e)))?;
                 let sample = Sample::of_one(node);
                 Ok(Answer::Sample(sample.taken_at(), sample))
+            }
+            Self::Cluster(feed) => {
+                let (time, sample) = feed.next(step).await?;
+                Ok(Answer::Sample(time, sample))
             }
             Self::Replay(replay) => {
                 Ok(match replay.next_moment().map_err(|e| Error::Replay(Arc::new(e)))? {

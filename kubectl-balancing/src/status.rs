@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use balancing_api::{
     agent::{AgentInfo, KernelInfo, SourceProgress},
-    cli::{Severity, document},
+    cli::{ProblemItem, Severity, document},
     net::Frontend,
     node::{STATUS, Status, StatusNode},
 };
@@ -253,7 +253,11 @@ fn rates(board: &Board) -> String {
 }
 
 fn problems_text(out: &mut String, status: &Status, colour: bool) {
-    let problems = &status.problems;
+    problems_list(out, &status.problems, status.nodes.len() > 1, colour);
+}
+
+/// The worst problems, each with what to do; `many`: with the nodes that have it.
+pub(crate) fn problems_list(out: &mut String, problems: &[ProblemItem], many: bool, colour: bool) {
     let errors = problems.iter().filter(|p| p.severity == Severity::Error).count();
     let count = match problems.len() {
         0 => "none".to_owned(),
@@ -269,7 +273,7 @@ fn problems_text(out: &mut String, status: &Status, colour: bool) {
             Some(c) if colour => word.color(c).to_string(),
             _ => word.to_owned(),
         };
-        let place = if status.nodes.len() > 1 { format!(" on {}", places(p)) } else { String::new() };
+        let place = if many && !p.nodes.is_empty() { format!(" on {}", places(p)) } else { String::new() };
         out.push_str(&format!(
             "  {word}  {}\n",
             sanitise(&format!("{} {}{place}: {}", p.reason, p.object, p.message))

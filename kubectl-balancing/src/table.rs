@@ -3,15 +3,18 @@
 use comfy_table::{ContentArrangement, Table, presets};
 use owo_colors::{AnsiColors, OwoColorize};
 
-use crate::columns::{Column, Row, Shown, Tone};
+use crate::columns::{Cell, Column, Row, Shown, Tone};
 
 /// The rows as a table: upper-case headers, three blanks between columns, no borders, no blanks at the ends of lines.
-/// Colour is on the first column alone, which is the state.
+/// Colour is on the first column alone, which is the state. `counted`: are there counters at all?
 #[must_use]
-pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool) -> String {
+pub fn table<R: Row>(rows: &[&R], wide: bool, colour: bool, counted: bool) -> String {
+    // Where nothing is counted a total of 0 would be a lie; what is not known says so by itself.
+    let is_total = |c: &Column<R>| rows.first().is_some_and(|r| matches!((c.cell)(r), Cell::Count(_)));
     let columns: Vec<&Column<R>> = R::columns()
         .iter()
         .filter(|c| c.meta.shown == Shown::Always || wide && c.meta.shown == Shown::Wide)
+        .filter(|c| counted || !is_total(c))
         .collect();
     let plain = plain(rows, &columns);
     if colour { coloured(&plain, rows) } else { plain }
@@ -91,7 +94,7 @@ pub fn aligned(header: Vec<String>, rows: Vec<Vec<String>>) -> String {
 
 /// Every column that has a value without the terminal UI.
 fn printed<R: Row>() -> impl Iterator<Item = &'static Column<R>> {
-    R::columns().iter().filter(|c| c.meta.shown != Shown::Live)
+    R::columns().iter().filter(|c| c.meta.shown != Shown::Live && c.meta.shown != Shown::Cluster)
 }
 
 /// The header line of the comma-separated form.
@@ -143,13 +146,13 @@ mod tests {
         let board = board();
         let policies: Vec<_> = board.policies.iter().collect();
         snapshots().bind(|| {
-            insta::assert_snapshot!("top-once-policies", table(&policies, false, false));
-            insta::assert_snapshot!("top-once-policies-wide", table(&policies, true, false));
+            insta::assert_snapshot!("top-once-policies", table(&policies, false, false, true));
+            insta::assert_snapshot!("top-once-policies-wide", table(&policies, true, false, true));
             insta::assert_snapshot!("top-once-policies-narrow", narrow(&policies, false, 80));
             let frontends: Vec<_> = board.frontends.iter().collect();
-            insta::assert_snapshot!("top-once-frontends", table(&frontends, false, false));
+            insta::assert_snapshot!("top-once-frontends", table(&frontends, false, false, true));
             let backends: Vec<_> = board.backends.iter().collect();
-            insta::assert_snapshot!("top-once-backends", table(&backends, false, false));
+            insta::assert_snapshot!("top-once-backends", table(&backends, false, false, true));
             insta::assert_snapshot!(
                 "top-once-backends-csv",
                 csv_header::<balancing_api::cli::BackendTopItem>() + &csv(&backends, "T")
@@ -161,9 +164,9 @@ mod tests {
     fn lines_have_no_blanks_at_their_ends_and_colour_changes_no_letter() {
         let board = board();
         let rows: Vec<_> = board.policies.iter().collect();
-        let plain = table(&rows, true, false);
+        let plain = table(&rows, true, false, true);
         assert!(plain.lines().all(|l| l == l.trim_end()));
-        let coloured = table(&rows, true, true);
+        let coloured = table(&rows, true, true, true);
         let mut stripped = String::new();
         let mut parts = coloured.split('\u{1b}');
         stripped.push_str(parts.next().unwrap());

@@ -3,14 +3,14 @@
 use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
 
 use balancing_api::cli::{
-    BACKEND_TOP, FRONTEND_TOP, GROUP_TOP, GroupTopItem, NODE_TOP, POLICY_TOP, PROBLEM_TOP, Top, document,
+    BACKEND_TOP, FRONTEND_TOP, GROUP_TOP, GroupTopItem, NODE_TOP, POLICY_TOP, PROBLEM_TOP, document,
 };
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 pub use crate::rows::What;
 use crate::{
-    client::Client,
+    cluster::Feed,
     columns::{Row, Shown, Sort, UnknownColumn, order},
     demo::Demo,
     filter::{Filter, FilterError},
@@ -21,6 +21,7 @@ use crate::{
     scope::{PolicyName, Scope},
     source::{self, Answer, From, Origin, Source},
     table,
+    target::{self, Target},
     text::{list, parse_duration, parse_time, plural, sanitise},
     tui::style::Theme,
 };
@@ -153,6 +154,9 @@ pub enum Error {
     /// The agent or the recording did not answer.
     #[error(transparent)]
     Source(#[from] source::Error),
+    /// There is nobody to ask.
+    #[error(transparent)]
+    Target(#[from] target::Error),
     /// The recording cannot be read.
     #[error(transparent)]
     Replay(#[from] ReplayError),
@@ -191,7 +195,10 @@ impl Error {
     /// Is the command line wrong, rather than that what it asks for failed?
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Column(_) | Self::Filter(_) | Self::FailIf(_))
+        match self {
+            Self::Target(error) => error.is_usage(),
+            _ => matches!(self, Self::Column(_) | Self::Filter(_) | Self::FailIf(_)),
+        }
     }
 }
 
@@ -210,11 +217,20 @@ pub fn check(args: &TopArgs) -> Result<Option<Sort>, Error> {
 }
 
 /// Where the samples come from.
-pub fn source(args: &TopArgs, client: Client) -> Result<Source, Error> {
+///
+/// # Errors
+/// The recording cannot be read, or there is nobody to ask.
+pub async fn source(
+    args: &TopArgs,
+    target: impl Future<Output = Result<Target, target::Error>>,
+) -> Result<Source, Error> {
     let from = match &args.replay {
         Some(path) => From::Replay(Box::new(Replay::open(path, args.speed)?)),
         None if args.demo => From::Demo(Box::new(Demo::new(args.seed, args.nodes))),
-        None => From::Agent(client),
+        None => match target.await? {
+            Target::Agent(client) => From::Agent(client),
+            Target::Cluster(cluster) => From::Cluster(Box::new(Feed::new(*cluster))),
+        },
     };
     Ok(Source::new(from, Scope { policy: args.policy.clone(), nodes: args.node.clone() }))
 }
@@ -248,7 +264,9 @@ impl<'a> Samples<'a> {
     /// The next one; none at the end of a recording. An agent is asked an interval after the last time; what has a clock
     /// of its own does not make anybody wait.
     async fn next(&mut self) -> Result<Option<Sample>, Error> {
-        if !self.source.has_a_clock_of_its_own() {
+        if self.source.has_a_clock_of_its_own() {
+            tokio::time::sleep(self.source.pause(self.interval)).await;
+        } else {
             self.ticks.tick().await;
         }
         loop {
@@ -286,6 +304,10 @@ pub async fn run(
     let mut samples = Samples::new(args, source, interval)?;
     let first = if interval.is_zero() && !is_replay { None } else { samples.next().await? };
     let mut before = first.map(|sample| Board::new(sample, None));
+    // What is not counted has no rates, however long one waits.
+    if let Some(board) = before.as_ref().filter(|b| !b.is_counted() && !many) {
+        return print(args, sort, board, 0, demo, colour, out, err);
+    }
     if is_replay && before.is_none() {
         return Err(Error::Empty);
     }
@@ -358,7 +380,11 @@ fn notes(board: &Board, args: &TopArgs, err: &mut dyn Write) -> Result<(), Error
     // The table of problems has them as rows.
     let problems: Vec<_> = board.node_problems().filter(|_| args.what != What::Problems).collect();
     for p in problems.iter().take(MOST) {
-        writeln!(err, "warning: node {}: {}", sanitise(&places(p)), sanitise(&p.message))?;
+        match p.nodes.as_slice() {
+            // Of the view itself: what could not be read, and how to ask for the right.
+            [] => writeln!(err, "warning: {}; {}", sanitise(&p.message), sanitise(&p.next))?,
+            _ => writeln!(err, "warning: node {}: {}", sanitise(&places(p)), sanitise(&p.message))?,
+        }
     }
     if problems.len() > MOST {
         writeln!(err, "warning: and {} more: kubectl balancing top problems", problems.len() - MOST)?;
@@ -397,13 +423,7 @@ pub fn json(
         board: &Board,
         demo: bool,
     ) -> Result<String, Error> {
-        let top = Top {
-            taken_at: board.sample.taken_at(),
-            interval: board.interval,
-            coverage: board.sample.coverage.clone(),
-            demo,
-            items: order.iter().filter_map(|i| rows.get(*i)).collect::<Vec<_>>(),
-        };
+        let top = board.top(demo, order.iter().filter_map(|i| rows.get(*i)).collect::<Vec<_>>());
         Ok(serde_json::to_string_pretty(&document(kind, top))? + "\n")
     }
     match what {
@@ -469,7 +489,7 @@ impl Page<'_> {
             // As kubectl: nothing on this stream where there is nothing, the word about it is on the other.
             Output::Table | Output::Wide if rows.is_empty() => String::new(),
             output @ (Output::Table | Output::Wide) => {
-                self.page(&table::table(&rows, output == Output::Wide, self.colour))
+                self.page(&table::table(&rows, output == Output::Wide, self.colour, self.board.is_counted()))
             }
             Output::Csv => {
                 let header = if first { table::csv_header::<R>() } else { String::new() };
@@ -486,15 +506,7 @@ impl Page<'_> {
     }
 
     fn document<T: Serialize>(&self, kind: &str, items: &[T]) -> Result<String, Error> {
-        let board = self.board;
-        let top = Top {
-            taken_at: board.sample.taken_at(),
-            interval: board.interval,
-            coverage: board.sample.coverage.clone(),
-            demo: self.demo,
-            items: items.iter().collect(),
-        };
-        let top = document(kind, top);
+        let top = document(kind, self.board.top(self.demo, items.iter().collect::<Vec<_>>()));
         Ok(match self.args.output.unwrap_or_default() {
             Output::Yaml => format!("---\n{}", serde_yaml::to_string(&top)?),
             Output::Json if self.args.count.is_none() && self.args.duration.is_none() => {
@@ -578,7 +590,7 @@ fn grouped<R: Row>(rows: &[&R], column: usize) -> Vec<GroupTopItem> {
 
 #[cfg(test)]
 mod tests {
-    use balancing_api::cli::PolicyTopItem;
+    use balancing_api::cli::{PolicyTopItem, Top};
     use clap::Parser;
 
     use super::*;

@@ -1,6 +1,9 @@
 //! `version`: this program's version and the agent's, and whether they fit together.
 
-use std::io::Write;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+};
 
 use balancing_api::{
     agent::NodeStatus,
@@ -10,9 +13,10 @@ use balancing_api::{
 use clap::Args;
 
 use crate::{
-    client::Client,
+    cluster::{facts::NodeState, read::STATES},
     output::{Error, Page},
-    text::sanitise,
+    target::Target,
+    text::{list, plural, sanitise},
 };
 
 /// Arguments of `version`.
@@ -29,15 +33,15 @@ pub struct VersionArgs {
 /// Prints the versions. This program's is printed where the agent does not answer, too.
 pub async fn run(
     args: &VersionArgs,
-    client: &Client,
+    target: Option<&Target>,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), Error> {
     let own = env!("CARGO_PKG_VERSION");
-    let (agents, failure) = match args.client {
-        true => (Vec::new(), None),
-        false => match client.status().await {
-            Ok(status) => (vec![of_agent(&status)], None),
+    let (agents, failure) = match target {
+        None => (Vec::new(), None),
+        Some(target) => match agents(target).await {
+            Ok(agents) => (agents, None),
             Err(error) => (Vec::new(), Some(error)),
         },
     };
@@ -45,12 +49,37 @@ pub async fn run(
     let text = args.output.render(&document(VERSION, &versions), || text(&versions))?;
     out.write_all(text.as_bytes())?;
     out.flush()?;
-    for agent in &versions.agents {
-        if let Some(warning) = skew(own, &agent.version) {
+    let known: BTreeSet<&str> = versions.agents.iter().map(|a| a.version.as_str()).collect();
+    for version in known {
+        if let Some(warning) = skew(own, version) {
             writeln!(err, "warning: {}", sanitise(&warning))?;
         }
     }
-    failure.map_or(Ok(()), |error| Err(error.into()))
+    failure.map_or(Ok(()), Err)
+}
+
+/// The agents, each with its node: one, or all that say so in a cluster.
+async fn agents(target: &Target) -> Result<Vec<AgentVersion>, Error> {
+    match target {
+        Target::Agent(client) => Ok(vec![of_agent(&client.status().await?)]),
+        Target::Cluster(cluster) => {
+            let states = cluster.connection.list("agents", STATES, None, "").await;
+            let states = match states {
+                Ok(states) => states,
+                Err(failure) => return Err(Error::Gap(failure.gap()?)),
+            };
+            Ok(states.iter().filter_map(NodeState::of).map(of_state).collect())
+        }
+    }
+}
+
+fn of_state(state: NodeState) -> AgentVersion {
+    AgentVersion {
+        node: state.name,
+        version: state.status.agent_version,
+        kernel: state.status.kernel_release,
+        layout_version: state.status.layout_version,
+    }
 }
 
 fn of_agent(status: &NodeStatus) -> AgentVersion {
@@ -64,13 +93,22 @@ fn of_agent(status: &NodeStatus) -> AgentVersion {
 
 fn text(versions: &Versions) -> String {
     let mut text = format!("Client:  {}\n", versions.client.version);
-    for a in &versions.agents {
+    if let [a] = versions.agents.as_slice() {
         let line = format!(
             "Agent:   {}   node {}, kernel {}, map layout {}",
             a.version, a.node, a.kernel, a.layout_version
         );
-        text.push_str(&sanitise(&line));
-        text.push('\n');
+        text.push_str(&format!("{}\n", sanitise(&line)));
+        return text;
+    }
+    let mut same: BTreeMap<(&str, u32), Vec<&str>> = BTreeMap::new();
+    for a in &versions.agents {
+        same.entry((&a.version, a.layout_version)).or_default().push(&a.node);
+    }
+    for ((version, layout), nodes) in same {
+        let on = plural(nodes.len(), "node", "nodes");
+        let line = format!("Agents:  {version}   {on}: {}; map layout {layout}", list(&nodes, 5));
+        text.push_str(&format!("{}\n", sanitise(&line)));
     }
     text
 }

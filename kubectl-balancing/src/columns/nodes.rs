@@ -124,6 +124,10 @@ impl Row for NodeTopItem {
         matches!(self.state, NodeState::Ready | NodeState::Degraded)
     }
 
+    fn useless_uncounted() -> &'static [&'static str] {
+        &["mapFill", "age", "programs", "map", "cgroup", "limit", "uptime"]
+    }
+
     fn tone(&self) -> Tone {
         match self.state {
             NodeState::Ready => Tone::Good,

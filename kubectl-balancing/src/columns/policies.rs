@@ -1,6 +1,6 @@
 //! The columns of `top policies`.
 
-use balancing_api::{agent::PolicyState, cli::PolicyTopItem, names::rung_reason};
+use balancing_api::{agent::PolicyState, cli::PolicyTopItem, names::rung_reason, policy::PolicyNodes};
 
 use super::{Cell, Column, Row, RowId, Tone, column, counted, policy_tone};
 use crate::{sample::severity, text::list};
@@ -76,6 +76,32 @@ impl Row for PolicyTopItem {
             )
             .live()
             .priority(2),
+            column(
+                "ready",
+                "READY",
+                "is everything about it as it should be, over all nodes? As the operator says",
+                |r: &PolicyTopItem| match &r.cluster {
+                    Some(c) if !c.ready.is_empty() && c.current => Cell::text(c.ready.as_str()),
+                    _ => Cell::unknown(None),
+                },
+            )
+            .cluster(),
+            column(
+                "programmed",
+                "PROGRAMMED",
+                "nodes that have it in their maps or know that it has no backend there, of those it selects",
+                |r: &PolicyTopItem| summed(r, |n| n.programmed),
+            )
+            .cluster()
+            .number(),
+            column(
+                "effective",
+                "EFFECTIVE",
+                "nodes on which it really redirects, of those it selects",
+                |r: &PolicyTopItem| summed(r, |n| n.effective),
+            )
+            .cluster()
+            .number(),
             column("age", "AGE", "time since it was created", |r: &PolicyTopItem| Cell::Age(r.age))
                 .number()
                 .priority(6),
@@ -132,8 +158,20 @@ impl Row for PolicyTopItem {
         RowId::Policy(self.policy.clone())
     }
 
+    fn useless_uncounted() -> &'static [&'static str] {
+        &["state", "nodes", "backends", "affinity", "addresses"]
+    }
+
     fn tone(&self) -> Tone {
         if is_saturated(self) { Tone::Warn } else { policy_tone(self.state) }
+    }
+}
+
+/// A number of nodes as the operator sums it up, of those selected.
+fn summed(row: &PolicyTopItem, of: fn(&PolicyNodes) -> u32) -> Cell {
+    match &row.cluster {
+        Some(c) if c.current => Cell::Ratio(of(&c.nodes), c.nodes.selected),
+        _ => Cell::unknown(None),
     }
 }
 
@@ -152,5 +190,10 @@ pub(crate) fn is_saturated(row: &PolicyTopItem) -> bool {
 }
 
 fn why(row: &PolicyTopItem) -> &str {
-    if is_saturated(row) { rung_reason::QOS_LIMIT } else { &row.reason }
+    match &row.cluster {
+        _ if is_saturated(row) => rung_reason::QOS_LIMIT,
+        // Of many nodes the operator says what matters most; before it has looked, the nodes do.
+        Some(c) if c.current && !c.reason.is_empty() => &c.reason,
+        _ => &row.reason,
+    }
 }

@@ -20,13 +20,13 @@ use crate::{
 
 /// The steps in order. After a failed one the others are not reached.
 #[derive(Default)]
-struct Steps {
-    checks: Vec<Check>,
+pub(crate) struct Steps {
+    pub(crate) checks: Vec<Check>,
     failed: bool,
 }
 
 impl Steps {
-    fn add(&mut self, code: &str, found: Found) {
+    pub(crate) fn add(&mut self, code: &str, found: Found) {
         let (status, observed, expected, next) = match found {
             _ if self.failed => (CheckStatus::NotReached, String::new(), String::new(), String::new()),
             Found::Passed(observed) => (CheckStatus::Passed, observed, String::new(), String::new()),
@@ -39,21 +39,29 @@ impl Steps {
 }
 
 /// What a step found: observed, and unless it passed, expected and what to do next.
-enum Found {
+pub(crate) enum Found {
     Passed(String),
     Warning(String, String, String),
     Failed(String, String, String),
 }
 
-fn passed(observed: impl Into<String>) -> Found {
+pub(crate) fn passed(observed: impl Into<String>) -> Found {
     Found::Passed(observed.into())
 }
 
-fn failed(observed: impl Into<String>, expected: impl Into<String>, next: impl Into<String>) -> Found {
+pub(crate) fn failed(
+    observed: impl Into<String>,
+    expected: impl Into<String>,
+    next: impl Into<String>,
+) -> Found {
     Found::Failed(observed.into(), expected.into(), next.into())
 }
 
-fn warning(observed: impl Into<String>, expected: impl Into<String>, next: impl Into<String>) -> Found {
+pub(crate) fn warning(
+    observed: impl Into<String>,
+    expected: impl Into<String>,
+    next: impl Into<String>,
+) -> Found {
     Found::Warning(observed.into(), expected.into(), next.into())
 }
 

@@ -498,7 +498,7 @@ fn text(e: &NodeExplanation, counters: &Counters, colour: bool) -> String {
     out
 }
 
-fn policies_text(out: &mut String, e: &NodeExplanation, paint: &dyn Fn(&str, Tone) -> String) {
+pub(crate) fn policies_text(out: &mut String, e: &NodeExplanation, paint: &dyn Fn(&str, Tone) -> String) {
     const MOST: usize = 30;
     out.push_str(&format!("Policies:    {}\n", e.policies.len()));
     let width =

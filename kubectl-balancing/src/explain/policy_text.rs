@@ -108,7 +108,7 @@ fn is_kept(e: &PolicyExplanation) -> bool {
     e.state == PolicyState::Invalid && e.frontends.iter().any(|f| f.kept)
 }
 
-fn id(id: u32) -> String {
+pub(crate) fn id(id: u32) -> String {
     if id == 0 { NONE.to_owned() } else { id.to_string() }
 }
 
@@ -219,7 +219,7 @@ fn activity_text(e: &PolicyExplanation, counters: &Counters) -> String {
     format!("{} in {}", parts.join(", "), age_at(counters.since, counters.taken_at))
 }
 
-pub(super) fn check_text(out: &mut String, check: &Check, paint: &dyn Fn(&str, Tone) -> String) {
+pub(crate) fn check_text(out: &mut String, check: &Check, paint: &dyn Fn(&str, Tone) -> String) {
     const INDENT: &str = "                              ";
     let (word, tone) = match check.status {
         CheckStatus::Passed => ("ok    ", Tone::Good),

@@ -10,12 +10,11 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Chosen, GetArgs, Named, columns};
+use super::{Asked, Chosen, GetArgs, Named, columns, tell_gaps};
 use crate::{
-    client::Client,
     columns::{Cell, Column, RowId},
     output::{Error, Listing, jsonl, yaml},
-    sample::{Board, Sample},
+    sample::Board,
     text::sanitise,
 };
 
@@ -26,7 +25,7 @@ const EVENT: usize = Change::Modified.as_str().len();
 /// watches wants to see it come back.
 pub(super) async fn run<R: Named + Serialize + Clone>(
     args: &GetArgs,
-    client: &Client,
+    asked: &mut Asked,
     out: &mut dyn Write,
     err: &mut dyn Write,
     rows: impl Fn(&Board) -> Vec<R>,
@@ -37,20 +36,24 @@ pub(super) async fn run<R: Named + Serialize + Clone>(
     let mut away = false;
     let mut first = true;
     loop {
-        let asked = tokio::select! {
-            asked = client.sample() => asked,
+        let answer = tokio::select! {
+            answer = asked.sample(args.interval) => answer,
             _ = interrupt.recv() => return Ok(()),
         };
-        match asked {
+        match answer {
             Ok(sample) => {
                 if std::mem::take(&mut away) {
-                    writeln!(err, "The agent answers again.")?;
+                    writeln!(err, "There are answers again.")?;
                 }
-                let board = Board::new(Sample::of_one(sample), None);
+                let board = Board::new(sample, None);
+                if first {
+                    tell_gaps(&board.sample, err)?;
+                }
                 let chosen = Chosen::of(args, &rows(&board))?;
                 if first && !args.ignore_not_found && !chosen.missing.is_empty() {
                     return Err(Error::NotFound(chosen.missing.join("\n")));
                 }
+                watch.counted = board.is_counted();
                 let changes = watch.changes(chosen.rows);
                 if !std::mem::take(&mut quiet) {
                     out.write_all(watch.text(&changes, board.sample.taken_at())?.as_bytes())?;
@@ -58,7 +61,7 @@ pub(super) async fn run<R: Named + Serialize + Clone>(
                 }
                 first = false;
             }
-            Err(error) if first => return Err(error.into()),
+            Err(error) if first => return Err(error),
             Err(error) => {
                 if !std::mem::replace(&mut away, true) {
                     writeln!(err, "warning: {error}; asking again")?;
@@ -66,7 +69,7 @@ pub(super) async fn run<R: Named + Serialize + Clone>(
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(args.interval) => {}
+            () = tokio::time::sleep(asked.wait(args.interval)) => {}
             _ = interrupt.recv() => return Ok(()),
         }
     }
@@ -80,11 +83,13 @@ struct Watch<'a, R: 'static> {
     known: Vec<R>,
     widths: Vec<usize>,
     begun: bool,
+    /// Are there counters?
+    counted: bool,
 }
 
 impl<'a, R: Named + Serialize + Clone> Watch<'a, R> {
     fn new(args: &'a GetArgs) -> Self {
-        Self { args, columns: Vec::new(), known: Vec::new(), widths: Vec::new(), begun: false }
+        Self { args, columns: Vec::new(), known: Vec::new(), widths: Vec::new(), begun: false, counted: true }
     }
 
     /// What happened since the last sample. Counters, shares and ages tick, and are no change.
@@ -92,7 +97,7 @@ impl<'a, R: Named + Serialize + Clone> Watch<'a, R> {
         if self.columns.is_empty() {
             // Documents hold all of a row.
             let wide = self.args.output != Listing::Table;
-            self.columns = columns(&rows.iter().collect::<Vec<_>>(), wide);
+            self.columns = columns(&rows.iter().collect::<Vec<_>>(), wide, self.counted);
         }
         let mut before: HashMap<RowId, R> = self.known.drain(..).map(|r| (r.id(), r)).collect();
         let mut changes = Vec::new();
@@ -172,7 +177,7 @@ mod tests {
     use crate::{
         cli::{Cli, Command},
         fixture::{World, world},
-        sample::NodeSample,
+        sample::{NodeSample, Sample},
     };
 
     fn args(line: &str) -> GetArgs {

@@ -188,7 +188,9 @@ fn break_at(text: &str, cells: u16) -> usize {
 #[must_use]
 pub fn description(model: &Model) -> Option<Screen> {
     fn of<R: Row>(row: &R) -> String {
-        let shown = R::columns().iter().filter(|c| c.meta.shown != crate::columns::Shown::Live);
+        let shown = R::columns().iter().filter(|c| {
+            !matches!(c.meta.shown, crate::columns::Shown::Live | crate::columns::Shown::Cluster)
+        });
         let line = |c: &Column<R>| format!("   {:16} {}\n", c.meta.header, (c.cell)(row).exact());
         shown.map(line).collect()
     }

@@ -250,7 +250,7 @@ impl Model {
     pub fn eligible(&self, meta: &Meta) -> bool {
         // Of one node the state says all that a count of nodes would.
         let told = meta.key == "nodes" && self.what() == What::Policies && self.nodes() < 2;
-        self.wide || (meta.shown != Shown::Wide && !told)
+        meta.shown != Shown::Cluster && (self.wide || (meta.shown != Shown::Wide && !told))
     }
 
     /// How many nodes the rows speak of.

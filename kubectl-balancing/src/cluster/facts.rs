@@ -1,0 +1,494 @@
+//! What the API server says of policies and nodes, as samples that everything else is made of. Pure.
+
+use std::collections::{BTreeSet, HashMap};
+
+use balancing_api::{
+    agent::{
+        AgentInfo, Condition, Counters, DatapathInfo, EventCounters, FrontendList, KernelFeatures,
+        KernelInfo, NodeInfo, NodeStatus, PolicyState, PolicyStatus, WantedPolicy,
+    },
+    cli::{Coverage, PolicyTopItem},
+    names::{condition, reason},
+    node_state::{NodeBalancingState, NodeBalancingStateStatus, NodePolicyState},
+    overview::{Gap, PolicySummary, Replicas},
+    policy::{OnNoBackend, PolicyKind, PolicyObjectStatus, PolicyRef},
+    rules::{
+        Policy, check,
+        checked::{Backend, Matcher},
+    },
+    stream::{LeftOut, OtherNodes},
+};
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::sample::{NodeSample, Sample, policy_row};
+
+/// State of a policy on a node that has not said anything about its newest generation.
+pub const PENDING: &str = "Pending";
+
+/// What is known of a cluster beside what its agents count.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Facts {
+    /// When that was.
+    pub time: Timestamp,
+    /// The policies, by kind and name; none where they could not be read.
+    pub policies: Option<Vec<PolicyFact>>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+    /// Why there are no counters, where there are none.
+    pub uncounted: Option<String>,
+    /// Nodes that the operator tells as one.
+    pub others: Option<OtherNodes>,
+    /// Rows that reports had no room for.
+    pub left_out: LeftOut,
+}
+
+/// A policy as its object has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PolicyFact {
+    /// Kind and name.
+    pub policy: PolicyRef,
+    /// `metadata.uid`
+    pub uid: String,
+    /// Its `serviceId`, 0 where it has none.
+    pub id: u32,
+    /// `metadata.generation`
+    pub generation: i64,
+    /// `metadata.creationTimestamp`
+    pub created: Option<Timestamp>,
+    /// What it asks for; empty where its spec breaks a rule.
+    pub wanted: WantedPolicy,
+    /// Its own limit.
+    pub redirects_per_second: Option<u32>,
+    /// It, with its values parsed; none where its spec breaks a rule.
+    pub parsed: Option<Policy>,
+    /// What the operator says of it.
+    pub status: PolicyObjectStatus,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    metadata: Meta,
+    #[serde(default)]
+    status: Option<PolicyObjectStatus>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Meta {
+    name: String,
+    uid: String,
+    generation: i64,
+    creation_timestamp: Option<Timestamp>,
+}
+
+/// What a policy asks for, in words.
+fn wanted(policy: &Policy) -> WantedPolicy {
+    let (service, address) = match &policy.matcher {
+        Matcher::Service { .. } => (Some(policy.matcher.to_string()), None),
+        Matcher::Address(address) => (None, Some(address.to_string())),
+    };
+    let (selector, namespaces) = match &policy.backend {
+        Backend::Local { selector, namespaces, .. } | Backend::Pods { selector, namespaces, .. } => {
+            (selector.to_string(), namespaces.clone())
+        }
+        Backend::Addresses(_) => (String::new(), Vec::new()),
+    };
+    WantedPolicy {
+        service,
+        address,
+        selector,
+        namespaces: namespaces.into_iter().collect(),
+        node_selector: policy.nodes.as_ref().map(ToString::to_string).unwrap_or_default(),
+        on_no_backend: match policy.on_no_backend {
+            OnNoBackend::Fallback => "Fallback",
+            OnNoBackend::Refuse => "Refuse",
+        }
+        .to_owned(),
+        pods: Vec::new(),
+    }
+}
+
+impl PolicyFact {
+    /// A policy of its object; none where it has no name, or a status that nobody understands.
+    #[must_use]
+    pub fn of(kind: PolicyKind, object: &Value) -> Option<Self> {
+        let Named { metadata, status } = Named::deserialize(object).ok()?;
+        let parsed = check(object).policy;
+        Some(Self {
+            policy: PolicyRef::new(kind, metadata.name),
+            uid: metadata.uid,
+            id: parsed.as_ref().and_then(|p| p.service_id).map_or(0, Into::into),
+            generation: metadata.generation,
+            created: metadata.creation_timestamp,
+            wanted: parsed.as_ref().map(wanted).unwrap_or_default(),
+            redirects_per_second: parsed.as_ref().and_then(|p| p.redirects_per_second),
+            parsed,
+            status: status.unwrap_or_default(),
+        })
+    }
+
+    /// A condition of its status.
+    #[must_use]
+    pub fn condition(
+        &self,
+        kind: &str,
+    ) -> Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+        self.status.conditions.iter().find(|c| c.type_ == kind)
+    }
+
+    /// Does its status speak of what its spec says now?
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        self.status.observed_generation == Some(self.generation)
+    }
+
+    /// What the operator says of it, shortly.
+    #[must_use]
+    pub fn summary(&self) -> PolicySummary {
+        let ready = self.condition(condition::READY);
+        PolicySummary {
+            ready: ready.map(|c| c.status.clone()).unwrap_or_default(),
+            reason: ready.map(|c| c.reason.clone()).unwrap_or_default(),
+            current: self.is_current(),
+            nodes: self.status.nodes,
+        }
+    }
+
+    /// Its state where no node says anything: as the operator sees it.
+    fn state(&self) -> (PolicyState, String, String) {
+        let unmet = |kind: &str| self.condition(kind).filter(|c| c.status == "False");
+        let of = |state, c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            (state, c.reason.clone(), c.message.clone())
+        };
+        if let Some(c) = unmet(condition::ACCEPTED) {
+            let conflict = c.reason == reason::FRONTEND_CONFLICT;
+            return of(if conflict { PolicyState::Conflicted } else { PolicyState::Invalid }, c);
+        }
+        if let Some(c) = unmet(condition::PROGRAMMED) {
+            return match c.reason.as_str() {
+                reason::NO_NODE_SELECTED => of(PolicyState::NotSelected, c),
+                reason::SOME_NODES_FAILED => of(PolicyState::Failed, c),
+                _ => of(pending(), c),
+            };
+        }
+        let message = "no node has said anything of it yet".to_owned();
+        (pending(), reason::NODES_PENDING.to_owned(), message)
+    }
+
+    /// As the status of a node has it.
+    fn on_node(&self, said: &NodePolicyState) -> PolicyStatus {
+        PolicyStatus {
+            kind: said.kind,
+            name: said.name.clone(),
+            id: self.id,
+            generation: said.observed_generation,
+            created: self.created,
+            state: said.state,
+            reason: said.reason.clone(),
+            message: said.message.clone(),
+            frontends: Vec::new(),
+            backends: said.backends,
+            redirects_per_second: self.redirects_per_second.unwrap_or(0),
+            exempt_callers: Default::default(),
+            wanted: self.wanted.clone(),
+        }
+    }
+}
+
+/// [`PENDING`]
+#[must_use]
+pub fn pending() -> PolicyState {
+    PolicyState::from(PENDING)
+}
+
+/// What a node says of a policy whose object could not be read.
+fn unread(said: &NodePolicyState) -> PolicyFact {
+    PolicyFact {
+        policy: PolicyRef::new(said.kind, said.name.clone()),
+        uid: said.uid.clone(),
+        id: 0,
+        generation: said.observed_generation,
+        created: None,
+        wanted: WantedPolicy::default(),
+        redirects_per_second: None,
+        parsed: None,
+        status: PolicyObjectStatus::default(),
+    }
+}
+
+impl Facts {
+    /// The policies that could be read.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyFact> {
+        self.policies.iter().flatten()
+    }
+
+    /// The policy of that kind and name.
+    #[must_use]
+    pub fn policy(&self, kind: PolicyKind, name: &str) -> Option<&PolicyFact> {
+        self.policies().find(|p| p.policy.kind == kind && p.policy.name == name)
+    }
+
+    /// Adds to the rows what the objects say: rows of policies that no node knows, and what the operator sums up.
+    pub(crate) fn complete(&self, rows: &mut Vec<PolicyTopItem>, latest: Timestamp) {
+        let Some(policies) = &self.policies else { return };
+        let place: HashMap<PolicyRef, usize> =
+            rows.iter().enumerate().map(|(i, r)| (r.policy.clone(), i)).collect();
+        for fact in policies {
+            let row = match place.get(&fact.policy) {
+                Some(i) => &mut rows[*i],
+                None => {
+                    let (state, reason, message) = fact.state();
+                    let said = NodePolicyState {
+                        kind: fact.policy.kind,
+                        name: fact.policy.name.clone(),
+                        uid: fact.uid.clone(),
+                        observed_generation: 0,
+                        state,
+                        reason,
+                        message,
+                        backends: Default::default(),
+                        last_transition_time: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(
+                            Timestamp::UNIX_EPOCH,
+                        ),
+                    };
+                    let mut row = policy_row(fact.policy.clone(), &fact.on_node(&said), latest);
+                    row.nodes.wanted = 0;
+                    rows.push(row);
+                    match rows.last_mut() {
+                        Some(row) => row,
+                        None => continue,
+                    }
+                }
+            };
+            row.id = fact.id;
+            row.newest_generation = fact.generation;
+            row.cluster = Some(fact.summary());
+            if row.service.is_none() && row.address.is_none() {
+                row.service.clone_from(&fact.wanted.service);
+                row.address.clone_from(&fact.wanted.address);
+            }
+            if fact.is_current() && fact.status.nodes.selected > 0 {
+                row.nodes.wanted = fact.status.nodes.selected;
+                row.nodes.programmed = fact.status.nodes.effective;
+            }
+        }
+    }
+}
+
+/// The pod of an agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPod {
+    /// Its name.
+    pub name: String,
+    /// The node it runs on.
+    pub node: String,
+    /// Does its container run?
+    pub runs: bool,
+    /// Is it Ready?
+    pub ready: bool,
+    /// Why not, as `kubectl get pods` has it.
+    pub why: String,
+}
+
+impl AgentPod {
+    /// A pod of its object; none where it has no node yet.
+    #[must_use]
+    pub fn of(pod: &Value) -> Option<Self> {
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        let node = text("/spec/nodeName");
+        let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
+        let stopped = containers.into_iter().flatten().find(|c| c["state"]["running"].is_null());
+        let phase = text("/status/phase");
+        let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+        let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let why = stopped.and_then(|c| {
+            let state = &c["state"];
+            let reason = state["waiting"]["reason"].as_str().or(state["terminated"]["reason"].as_str());
+            reason.map(str::to_owned)
+        });
+        (!node.is_empty()).then(|| Self {
+            name: text("/metadata/name").to_owned(),
+            node: node.to_owned(),
+            runs: phase == "Running" && stopped.is_none(),
+            ready,
+            why: why.unwrap_or_else(|| phase.to_owned()),
+        })
+    }
+}
+
+/// What was read of a cluster.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Read {
+    /// When.
+    pub time: Timestamp,
+    /// The namespace of the product.
+    pub namespace: String,
+    /// See [`Facts::policies`].
+    pub policies: Option<Vec<PolicyFact>>,
+    /// What nodes say of themselves; none where it could not be read.
+    pub states: Option<Vec<NodeState>>,
+    /// Pods of agents; none where they could not be read.
+    pub agents: Option<Vec<AgentPod>>,
+    /// Replicas of the operator; none where their pods could not be read.
+    pub operator: Option<Replicas>,
+    /// What could not be read.
+    pub gaps: Vec<Gap>,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodeState {
+    /// Name of the node.
+    pub name: String,
+    /// Its state.
+    pub status: NodeBalancingStateStatus,
+}
+
+impl NodeState {
+    /// A state of its object; none where nobody understands it.
+    #[must_use]
+    pub fn of(object: &Value) -> Option<Self> {
+        let state = NodeBalancingState::deserialize(object).ok()?;
+        Some(Self { name: state.metadata.name?, status: state.status? })
+    }
+}
+
+impl Read {
+    /// The pod of a node's agent.
+    #[must_use]
+    pub fn agent_of(&self, node: &str) -> Option<&AgentPod> {
+        self.agents.iter().flatten().find(|p| p.node == node)
+    }
+
+    /// Has the agent of a node stopped, as far as pods can be read?
+    #[must_use]
+    pub fn has_stopped(&self, node: &str) -> bool {
+        self.agents.is_some() && !self.agent_of(node).is_some_and(|p| p.runs)
+    }
+
+    /// The facts of it.
+    #[must_use]
+    pub fn facts(&self, uncounted: Option<String>) -> Facts {
+        Facts {
+            time: self.time,
+            policies: self.policies.clone(),
+            gaps: self.gaps.clone(),
+            uncounted,
+            ..Facts::default()
+        }
+    }
+
+    /// Names of nodes that should have an agent and say nothing.
+    #[must_use]
+    pub fn silent(&self) -> Vec<String> {
+        let known: BTreeSet<&str> = self.states.iter().flatten().map(|s| s.name.as_str()).collect();
+        // A DaemonSet may leave nodes out; a pod of an agent says that one is meant to be there.
+        let pods = self.agents.iter().flatten().map(|p| p.node.as_str());
+        let named = self.policies.iter().flatten().flat_map(|p| &p.status.problem_nodes);
+        let pending = named.filter(|p| p.state == pending()).map(|p| p.node.as_str());
+        let all: BTreeSet<&str> = pods.chain(pending).filter(|n| !known.contains(n)).collect();
+        all.into_iter().map(str::to_owned).collect()
+    }
+
+    /// The same as a sample: of every node what it says of itself. Counters there are none.
+    #[must_use]
+    pub fn sample(&self) -> Sample {
+        let mut sample = Sample::default();
+        for state in self.states.iter().flatten() {
+            let node = self.node_sample(state);
+            if self.has_stopped(&state.name) { sample.stale.push(node) } else { sample.nodes.push(node) }
+        }
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        sample.coverage = Coverage {
+            fresh: number(sample.nodes.len()),
+            stale: number(sample.stale.len()),
+            missing: self.silent(),
+        };
+        sample
+    }
+
+    fn node_sample(&self, state: &NodeState) -> NodeSample {
+        let status = &state.status;
+        let said = status.policies.iter().filter_map(|said| match &self.policies {
+            None => Some(unread(said).on_node(said)),
+            Some(all) => {
+                let fact = all.iter().find(|f| f.policy.kind == said.kind && f.policy.name == said.name)?;
+                // One made again under the same name is another.
+                (said.uid.is_empty() || said.uid == fact.uid).then(|| fact.on_node(said))
+            }
+        });
+        NodeSample {
+            status: NodeStatus {
+                node: NodeInfo {
+                    name: state.name.clone(),
+                    addresses: Vec::new(),
+                    source: "kubernetes".to_owned(),
+                },
+                agent: AgentInfo {
+                    version: status.agent_version.clone(),
+                    started_at: UNTOLD,
+                    default_redirects_per_second: 0,
+                },
+                kernel: KernelInfo {
+                    release: status.kernel_release.clone(),
+                    features: KernelFeatures::default(),
+                },
+                datapath: DatapathInfo {
+                    cgroup_root: String::new(),
+                    bpffs: String::new(),
+                    layout_version: status.layout_version,
+                    programs: Vec::new(),
+                    maps: Vec::new(),
+                },
+                conditions: status.conditions.iter().map(condition_of).collect(),
+                policies: said.collect(),
+                source_errors: Vec::new(),
+                sources: Vec::new(),
+            },
+            frontends: FrontendList { view: "programmed".to_owned(), items: Vec::new() },
+            counters: Counters {
+                since: UNTOLD,
+                taken_at: self.time,
+                policies: Vec::new(),
+                frontends: Vec::new(),
+                backends: Vec::new(),
+                events: EventCounters::default(),
+            },
+        }
+    }
+}
+
+/// The start of an agent of which only its NodeBalancingState is known, which does not tell it.
+const UNTOLD: Timestamp = Timestamp::UNIX_EPOCH;
+
+/// Is this all from a NodeBalancingState, which tells neither programs, maps nor counters?
+#[must_use]
+pub fn is_told_by_state(status: &NodeStatus) -> bool {
+    status.agent.started_at == UNTOLD
+}
+
+fn condition_of(c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition) -> Condition {
+    Condition {
+        type_: c.type_.clone(),
+        status: c.status.clone(),
+        reason: c.reason.clone(),
+        message: c.message.clone(),
+        last_transition_time: c.last_transition_time.0,
+    }
+}
+
+/// The conditions of a policy as documents have them.
+#[must_use]
+pub fn conditions(status: &PolicyObjectStatus) -> Vec<Condition> {
+    status.conditions.iter().map(condition_of).collect()
+}
+
+/// Addresses of a Node object.
+#[must_use]
+pub fn addresses(node: &Value) -> Vec<std::net::IpAddr> {
+    let all = node.pointer("/status/addresses").and_then(Value::as_array);
+    let of_node = |a: &&Value| a["type"] == "InternalIP" || a["type"] == "ExternalIP";
+    all.into_iter().flatten().filter(of_node).filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
+}

@@ -1,0 +1,290 @@
+//! `explain node` in a cluster: what the agent of a node said of it last, and whether it still runs.
+
+use std::io::Write;
+
+use balancing_api::{
+    agent::PolicyState,
+    cli::{Check, CheckStatus, document},
+    names::{condition, reason},
+    node::{ExplainedPolicy, NODE_EXPLANATION, NodeActivity, NodeExplanation, Works},
+    policy::PolicyRef,
+};
+use jiff::Timestamp;
+use owo_colors::OwoColorize;
+
+use super::{
+    Cluster, Wanted,
+    facts::{NodeState, Read, addresses},
+    read::{NODES, STATES, gap_text},
+};
+use crate::{
+    columns::Tone,
+    explain::{
+        Error, columns, field,
+        node::{NodeArgs, policies_text, works_text},
+        policy_text::check_text,
+    },
+    sample::{NodeSample, severity},
+    table::tone_colour,
+    text::{NONE, age_at, list, near, sanitise},
+};
+
+/// Asks the cluster and prints the explanation.
+///
+/// # Errors
+/// There is no such node, or nothing of it can be read.
+pub async fn run(args: &NodeArgs, cluster: &Cluster, out: &mut dyn Write, colour: bool) -> Result<(), Error> {
+    let mut read = cluster.read(Wanted::ALL).await?;
+    if read.states.is_none() {
+        let gap = read.gaps.iter().find(|g| g.resource == STATES.resource()).cloned();
+        return Err(gap.map_or_else(|| Error::NotFound("no node can be read".to_owned()), Error::Gap));
+    }
+    let states = read.states.clone().unwrap_or_default();
+    let names: Vec<&str> = states.iter().map(|s| s.name.as_str()).collect();
+    let name = match (&args.name, names.as_slice()) {
+        (Some(name), _) => name.clone(),
+        (None, [one]) => (*one).to_owned(),
+        (None, []) => {
+            return Err(Error::NotFound(
+                "no node says anything of itself: do agents run? kubectl balancing status".to_owned(),
+            ));
+        }
+        (None, many) => return Err(Error::Usage(format!("name one of the nodes: {}", list(many, 10)))),
+    };
+    let Some(state) = states.iter().find(|s| s.name == name) else {
+        return Err(Error::NotFound(not_found(&name, &names, &read)));
+    };
+    let sample = read.sample();
+    let node = sample.nodes.iter().chain(&sample.stale).find(|n| n.status.node.name == name);
+    let Some(mut node) = node.cloned() else {
+        return Err(Error::NotFound(not_found(&name, &names, &read)));
+    };
+    match cluster.connection.object("addresses of the node", NODES, None, &name).await {
+        Ok(object) => node.status.node.addresses = addresses(&object),
+        Err(failure) => read.gaps.push(failure.gap()?),
+    }
+    let explanation = explain(state, &node, &read);
+    let document = document(NODE_EXPLANATION, &explanation);
+    let text = args.output.render(&document, || text(&explanation, &read, colour))?;
+    out.write_all(text.as_bytes())?;
+    Ok(out.flush()?)
+}
+
+fn not_found(name: &str, names: &[&str], read: &Read) -> String {
+    if let Some(pod) = read.agent_of(name) {
+        let how = if pod.runs { "runs" } else { &pod.why };
+        return format!(
+            "node {name:?} has not said anything of itself yet, and its agent's pod {} is {how}; look at its log",
+            pod.name
+        );
+    }
+    match near(name, names.iter().copied()).as_slice() {
+        [] => format!(
+            "no agent of a node {name:?} has ever said anything; `kubectl balancing get nodes` lists those that did"
+        ),
+        near => {
+            format!("no agent of a node {name:?} has ever said anything; did you mean {}?", near.join(", "))
+        }
+    }
+}
+
+fn check(code: &str, status: CheckStatus, observed: String, expected: &str, next: String) -> Check {
+    let (expected, next) = match status {
+        CheckStatus::Passed => (String::new(), String::new()),
+        _ => (expected.to_owned(), next),
+    };
+    Check { code: code.to_owned(), status, observed, expected, next }
+}
+
+fn explain(state: &NodeState, node: &NodeSample, read: &Read) -> NodeExplanation {
+    let status = &node.status;
+    let mut policies: Vec<ExplainedPolicy> = status
+        .policies
+        .iter()
+        .map(|p| ExplainedPolicy {
+            policy: PolicyRef::new(p.kind, p.name.clone()),
+            state: p.state,
+            reason: p.reason.clone(),
+            message: p.message.clone(),
+            backends: p.backends,
+        })
+        .collect();
+    policies.sort_by(|a, b| (severity(a.state), &a.policy).cmp(&(severity(b.state), &b.policy)));
+    let checks = checks(state, &policies, read);
+    let failed = checks.iter().find(|c| c.status == CheckStatus::Failed);
+    let warned = checks.iter().find(|c| c.status == CheckStatus::Warning);
+    let (works, summary) = match (failed, warned) {
+        (Some(c), _) => {
+            (if c.code == "ProgramsAttached" { Works::No } else { Works::Partly }, c.observed.clone())
+        }
+        (None, Some(c)) => (Works::Yes, format!("all is attached and programmed; {}", c.observed)),
+        (None, None) => (Works::Yes, "everything works".to_owned()),
+    };
+    NodeExplanation {
+        name: state.name.clone(),
+        healthy: works == Works::Yes,
+        works,
+        summary,
+        addresses: status.node.addresses.clone(),
+        source: "kubernetes".to_owned(),
+        agent: status.agent.clone(),
+        kernel: status.kernel.clone(),
+        datapath: status.datapath.clone(),
+        conditions: status.conditions.clone(),
+        sources: Vec::new(),
+        source_errors: Vec::new(),
+        policies,
+        differing: Vec::new(),
+        activity: NodeActivity {
+            since: Timestamp::UNIX_EPOCH,
+            redirects: 0,
+            balanced: 0,
+            resolved: 0,
+            qos_drops: 0,
+            fallbacks: 0,
+            refusals: 0,
+            events_lost: 0,
+        },
+        checks,
+    }
+}
+
+fn checks(state: &NodeState, policies: &[ExplainedPolicy], read: &Read) -> Vec<Check> {
+    let mut checks = vec![agent_runs(state, read)];
+    for (kind, expected) in [
+        (condition::PROGRAMS_ATTACHED, "a program of the agent on every hook"),
+        (condition::SOURCES_SYNCED, "every object read; what was read last stays in force until then"),
+        (condition::POLICIES_PROGRAMMED, "every policy that applies here in the maps"),
+        (condition::ERRNO_FIDELITY, "ECONNREFUSED for clients that are refused"),
+    ] {
+        checks.push(of_condition(state, kind, expected));
+    }
+    let bad =
+        |p: &&ExplainedPolicy| p.state != PolicyState::Programmed && p.state != PolicyState::NotSelected;
+    let idle: Vec<String> = policies
+        .iter()
+        .filter(bad)
+        .map(|p| format!("{}/{} ({})", p.policy.kind.short_name(), p.policy.name, p.reason))
+        .collect();
+    let effective = policies.len() - idle.len();
+    checks.push(if idle.is_empty() {
+        check("PoliciesEffective", CheckStatus::Passed, format!("{effective} in force"), "", String::new())
+    } else {
+        let observed = format!("{effective} in force; not in force: {}", list(&idle, 5));
+        let next = policies.iter().find(bad).map(|p| {
+            format!("kubectl balancing explain policy {}/{}", p.policy.kind.short_name(), p.policy.name)
+        });
+        let expected = "every policy in force, if each is meant to have a backend here";
+        check("PoliciesEffective", CheckStatus::Warning, observed, expected, next.unwrap_or_default())
+    });
+    if state.status.truncated > 0 {
+        let observed = format!("{} more policies are not listed", state.status.truncated);
+        checks.push(check(
+            "PoliciesListed",
+            CheckStatus::Warning,
+            observed,
+            "all of them",
+            "kubectl get elf".to_owned(),
+        ));
+    }
+    checks
+}
+
+fn agent_runs(state: &NodeState, read: &Read) -> Check {
+    let code = "AgentRuns";
+    let expected =
+        "an agent that runs: without it nothing new is programmed, and policies lapse with their lease";
+    match (&read.agents, read.agent_of(&state.name)) {
+        (None, _) => check(
+            code,
+            CheckStatus::Warning,
+            "whether its agent runs is not known: pods cannot be read".to_owned(),
+            "a look at its pod",
+            read.gaps.iter().find(|g| g.resource == "pods").map(|g| g.next.clone()).unwrap_or_default(),
+        ),
+        (Some(_), None) => check(
+            code,
+            CheckStatus::Failed,
+            "no pod of an agent is on it: what follows is what it said last".to_owned(),
+            expected,
+            "does the DaemonSet select this node? kubectl get daemonset -A -l app.kubernetes.io/name=balancing".to_owned(),
+        ),
+        (Some(_), Some(pod)) if !pod.runs => check(
+            code,
+            CheckStatus::Failed,
+            format!("the agent's pod {} does not run ({}): what follows is what it said last", pod.name, pod.why),
+            expected,
+            format!("kubectl logs -n {} --previous {}", read.namespace, pod.name),
+        ),
+        (Some(_), Some(pod)) => {
+            check(code, CheckStatus::Passed, format!("pod {} runs", pod.name), "", String::new())
+        }
+    }
+}
+
+fn of_condition(state: &NodeState, kind: &str, expected: &str) -> Check {
+    let Some(c) = state.status.conditions.iter().find(|c| c.type_ == kind) else {
+        return check(
+            kind,
+            CheckStatus::Warning,
+            "the agent says nothing of it".to_owned(),
+            expected,
+            String::new(),
+        );
+    };
+    let message =
+        if c.message.is_empty() { c.reason.clone() } else { format!("{}: {}", c.reason, c.message) };
+    let next = match c.reason.as_str() {
+        reason::MAP_FULL => {
+            "larger agent.maxFrontends or agent.maxBackends of the chart; what is in the maps stays"
+        }
+        reason::KERNEL_UNSUPPORTED => "a kernel of 6.1 or later, if programs mind",
+        _ => "look at the log of the agent",
+    };
+    let status = match (c.status.as_str(), kind) {
+        ("True", _) => CheckStatus::Passed,
+        (_, condition::ERRNO_FIDELITY) => CheckStatus::Warning,
+        _ => CheckStatus::Failed,
+    };
+    check(kind, status, message, expected, next.to_owned())
+}
+
+fn text(e: &NodeExplanation, read: &Read, colour: bool) -> String {
+    let paint = |text: &str, tone: Tone| match tone_colour(tone) {
+        Some(c) if colour => text.color(c).bold().to_string(),
+        _ => text.to_owned(),
+    };
+    let mut out = String::new();
+    field(&mut out, "Name", &sanitise(&e.name));
+    field(&mut out, "Works", &works_text(e.works, &e.summary, &paint));
+    let addresses = if e.addresses.is_empty() { NONE.to_owned() } else { list(&e.addresses, 8) };
+    field(&mut out, "Addresses", &addresses);
+    field(&mut out, "Agent", &sanitise(&e.agent.version));
+    field(&mut out, "Kernel", &sanitise(&e.kernel.release));
+    field(&mut out, "Maps", &format!("layout {}", e.datapath.layout_version));
+    policies_text(&mut out, e, &paint);
+    out.push_str("Checks:\n");
+    for check in &e.checks {
+        check_text(&mut out, check, &paint);
+    }
+    out.push_str("Conditions:\n");
+    let conditions: Vec<Vec<String>> = e
+        .conditions
+        .iter()
+        .map(|c| {
+            let since = age_at(c.last_transition_time, read.time);
+            [format!("  {}", c.type_), c.status.clone(), since, c.reason.clone(), c.message.clone()]
+                .iter()
+                .map(|cell| sanitise(cell).into_owned())
+                .collect()
+        })
+        .collect();
+    out.push_str(&columns(&conditions));
+    if !read.gaps.is_empty() {
+        out.push_str("Not read:\n");
+        for gap in &read.gaps {
+            out.push_str(&format!("  {}\n", sanitise(&gap_text(gap))));
+        }
+    }
+    out
+}
