@@ -3,12 +3,16 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     path::Path,
+    pin::pin,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail, ensure};
+use futures_util::TryStreamExt;
 use http::{Method, Request};
+pub use kube::core::WatchEvent;
 use kube::{
     Client, Config,
     client::Body,
@@ -154,6 +158,29 @@ impl Kube {
             Value::Array(items) => Ok(items),
             other => bail!("{path} is no list: {other}"),
         }
+    }
+
+    /// Watches a collection, without a list before it and without another attempt: `each` is called with every event as
+    /// it comes. What is there comes first, as added.
+    ///
+    /// # Errors
+    /// The stream fails or ends before `each` says that it is enough.
+    pub fn watch(
+        &self,
+        collection: &str,
+        mut each: impl FnMut(WatchEvent<Value>) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let join = if collection.contains('?') { '&' } else { '?' };
+        let request = Request::get(format!("{collection}{join}watch=true")).body(Vec::new())?;
+        self.runtime.block_on(async {
+            let mut events = pin!(self.client.request_events(request).await?);
+            while let Some(event) = events.try_next().await? {
+                if each(event).is_break() {
+                    return Ok(());
+                }
+            }
+            bail!("the watch of {collection} has ended")
+        })
     }
 
     /// Creates an object; `status` is written after it, as the API server takes it only by itself.

@@ -11,6 +11,7 @@
 
 pub mod binaries;
 mod control_plane;
+pub mod fleet;
 pub mod helm;
 mod kube;
 mod node;
@@ -26,7 +27,7 @@ use anyhow::Result;
 
 pub use self::{
     control_plane::{ControlPlane, ControlPlaneOptions},
-    kube::{Answer, Kube},
+    kube::{Answer, Kube, WatchEvent},
     node::ClusterNode,
     operator::Operator,
     pods::{NAMESPACE, OwnPod},

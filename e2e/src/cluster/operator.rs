@@ -73,6 +73,12 @@ impl Operator {
         Ok(crate::agent::Metrics(Kube::plain(self.address, 5820)?.get("/metrics")?.text))
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
     /// The end of its log, for messages.
     #[must_use]
     pub fn log_tail(&self) -> String {

@@ -1,17 +1,17 @@
 //! A hundred nodes whose agents only talk: how much is written to the API server, and is the status right at the end?
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
-    cluster::{Operator, objects},
-    manifests::{POLICIES, policy_ports},
+    cluster::{
+        Operator,
+        fleet::{Fleet, node_name, policy, policy_name},
+        objects,
+    },
     wait,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::{
     Cluster, Test,
@@ -23,120 +23,17 @@ pub(crate) const TESTS: &[(&str, Test)] =
 
 const NODES: usize = 100;
 const POLICIES_OF_ALL: usize = 50;
-/// Label of the simulated nodes, which the policies select, so that no other node counts.
-const LABEL: &str = "e2e/simulated";
-
-/// What an agent would have read of a policy.
-#[derive(Clone, Debug)]
-struct Seen {
-    uid: String,
-    generation: i64,
-}
-
-/// The agents of all nodes, in one process.
-struct Fleet<'s> {
-    scene: &'s Scene,
-    policies: BTreeMap<String, Seen>,
-}
-
-fn node_name(index: usize) -> String {
-    format!("sim-{index:03}")
-}
-
-fn policy_name(index: usize) -> String {
-    format!("sim-{index:02}")
-}
-
-fn policy(index: usize, port: u16) -> Value {
-    json!({
-        "apiVersion": POLICIES, "kind": "LocalRedirectPolicy", "metadata": {"name": policy_name(index)},
-        "spec": {
-            "config": {"nodeLabelSelector": {"matchLabels": {LABEL: "yes"}}},
-            "frontend": {"addressMatcher": {
-                "ip": format!("198.51.100.{}", 100 + index), "toPorts": policy_ports(&["80/TCP"]),
-            }},
-            "backend": {
-                "endpointSelector": {"matchLabels": {"app": "simulated"}}, "toPorts": policy_ports(&[&format!("{port}/TCP")]),
-            },
-        },
-    })
-}
-
-impl Fleet<'_> {
-    /// Makes the nodes and their empty states.
-    fn join(&self) -> Result<()> {
-        for index in 0..NODES {
-            let name = node_name(index);
-            self.scene.create(&json!({
-                "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {LABEL: "yes"}},
-            }))?;
-            self.scene.create(&json!({
-                "apiVersion": POLICIES, "kind": "NodeBalancingState", "metadata": {"name": name},
-            }))?;
-        }
-        Ok(())
-    }
-
-    /// Reads what is asked of a policy now.
-    fn read(&mut self, name: &str) -> Result<()> {
-        let policy = self.scene.kube.object(&objects::path("LocalRedirectPolicy", "", name)?)?;
-        let seen = Seen {
-            uid: policy["metadata"]["uid"].as_str().context("no uid")?.to_owned(),
-            generation: policy["metadata"]["generation"].as_i64().context("no generation")?,
-        };
-        self.policies.insert(name.to_owned(), seen);
-        Ok(())
-    }
-
-    /// A node writes its state; `failed` is the policy that is not in its maps.
-    fn say(&self, node: usize, failed: Option<&str>) -> Result<()> {
-        let said = |(name, seen): (&String, &Seen)| {
-            let (state, reason) =
-                if failed == Some(name) { ("Failed", "MapFull") } else { ("Programmed", "Programmed") };
-            json!({
-                "kind": "LocalRedirectPolicy", "name": name, "uid": seen.uid, "observedGeneration": seen.generation,
-                "state": state, "reason": reason, "backends": {"wanted": 1, "programmed": 1},
-                "lastTransitionTime": "2026-01-01T00:00:00Z",
-            })
-        };
-        let policies: Vec<_> = self.policies.iter().map(said).collect();
-        let ready = json!({
-            "type": "Ready", "status": "True", "reason": "Ready", "message": "",
-            "lastTransitionTime": "2026-01-01T00:00:00Z",
-        });
-        let path = objects::path("NodeBalancingState", "", &node_name(node))?;
-        let status =
-            json!({"agentVersion": env!("CARGO_PKG_VERSION"), "conditions": [ready], "policies": policies});
-        self.scene.kube.set_status(&path, &status)?;
-        Ok(())
-    }
-
-    fn say_all(&self) -> Result<()> {
-        (0..NODES).try_for_each(|node| self.say(node, None))
-    }
-
-    /// Of every policy: its edition, and what its status says of nodes.
-    fn statuses(&self) -> Result<BTreeMap<String, (String, Value)>> {
-        let list = self.scene.kube.list(&objects::collection("LocalRedirectPolicy", "")?)?;
-        let ours = list.into_iter().filter_map(|p| {
-            let name = p["metadata"]["name"].as_str()?.to_owned();
-            let edition = p["metadata"]["resourceVersion"].as_str()?.to_owned();
-            self.policies.contains_key(&name).then(|| (name, (edition, p["status"]["nodes"].clone())))
-        });
-        Ok(ours.collect())
-    }
-}
-
-fn all_programmed() -> Value {
-    json!({"selected": NODES, "programmed": NODES, "effective": NODES, "degraded": 0, "failed": 0, "pending": 0})
-}
+/// Nodes that write at the same time.
+const WRITERS: usize = 4;
 
 fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
     let operator = Operator::start(&cluster.network, &cluster.plane, "op1", &[])?;
     let writes = || Ok::<_, anyhow::Error>(operator.metrics()?.sum("balancing_status_writes_total", ""));
-    let mut fleet = Fleet { scene: &scene, policies: BTreeMap::new() };
+    let mut fleet = Fleet::new(&cluster.plane, NODES, WRITERS)?;
+    fleet.paths()?.into_iter().for_each(|path| scene.note(path));
     fleet.join()?;
+    let all_programmed = fleet.all_programmed();
     for index in 0..POLICIES_OF_ALL {
         scene.apply(&policy(index, 8080))?;
         fleet.read(&policy_name(index))?;
@@ -147,7 +44,7 @@ fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<(
     wait::until(
         SOON,
         || "every policy is programmed everywhere".to_owned(),
-        || Ok(fleet.statuses()?.values().all(|(_, nodes)| *nodes == all_programmed()).then_some(())),
+        || Ok(fleet.statuses()?.values().all(|(_, nodes)| *nodes == all_programmed).then_some(())),
     )
     .with_context(|| format!("{:?}", fleet.statuses()))?;
     let settled = begun.elapsed();
@@ -167,7 +64,7 @@ fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<(
     fleet.say_all()?;
     let path = objects::path("LocalRedirectPolicy", "", &policy_name(7))?;
     let done = |p: &Value| {
-        let current = p["status"]["observedGeneration"] == 2 && p["status"]["nodes"] == all_programmed();
+        let current = p["status"]["observedGeneration"] == 2 && p["status"]["nodes"] == all_programmed;
         current.then_some(())
     };
     scene.kube.wait_for(&path, SOON, "the edit is programmed everywhere", done)?;
