@@ -72,6 +72,8 @@ pub struct RunConfig {
     pub daemonset: Option<String>,
     /// Is the node's NodeBalancingState written?
     pub node_status: bool,
+    /// File with the token that is shown to the operator.
+    pub operator_token: PathBuf,
     /// `BALANCING_REFUSE_ROOT_CGROUP`: never attach to the root of the cgroup hierarchy.
     pub refuse_root_cgroup: bool,
     /// How to log.

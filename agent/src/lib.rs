@@ -10,6 +10,7 @@ pub mod kernel;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+pub mod report;
 pub mod select;
 pub mod snapshot;
 pub mod source;

@@ -18,7 +18,7 @@ pub(super) struct Flags {
 }
 
 /// Names of all settings, as flags spell them; `config` alone is no key of the file.
-pub(super) const SETTINGS: [&str; 19] = [
+pub(super) const SETTINGS: [&str; 20] = [
     "node-name",
     "manifests",
     "kubeconfig",
@@ -36,6 +36,7 @@ pub(super) const SETTINGS: [&str; 19] = [
     "namespace",
     "daemonset",
     "node-status",
+    "operator-token",
     "log-format",
     "log-level",
 ];
@@ -115,6 +116,10 @@ struct Run {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           help_heading = "In a cluster")]
     node_status: Option<String>,
+    /// File with the token for the operator, to which the agent reports while somebody watches; without it nothing else
+    /// is missing [default: /var/run/secrets/balancing.elf.io/token]
+    #[arg(long, value_name = "FILE", help_heading = "In a cluster")]
+    operator_token: Option<String>,
     #[command(flatten)]
     common: Common,
 }
@@ -207,6 +212,7 @@ impl Run {
             ("namespace", self.namespace),
             ("daemonset", self.daemonset),
             ("node-status", self.node_status),
+            ("operator-token", self.operator_token),
         ];
         let mut all = texts(named.into_iter().chain(self.places).chain(self.common));
         if !self.api.is_empty() {

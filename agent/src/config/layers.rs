@@ -25,6 +25,7 @@ const DEFAULT_BPFFS: &str = "/sys/fs/bpf";
 const DEFAULT_LEASE: Duration = Duration::from_secs(60);
 const DEFAULT_MAX_FRONTENDS: u32 = 65_536;
 const DEFAULT_MAX_BACKENDS: u32 = 131_072;
+const DEFAULT_OPERATOR_TOKEN: &str = "/var/run/secrets/balancing.elf.io/token";
 const DEFAULT_NAMESPACE: &str = "elf";
 const SOURCES: [&str; 3] = ["manifests", "kubeconfig", "in-cluster"];
 
@@ -156,6 +157,9 @@ impl<'e> Layers<'e> {
                 .unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned()),
             daemonset: self.value("daemonset", values::object_name)?,
             node_status: self.value("node-status", values::boolean)?.unwrap_or(true),
+            operator_token: self
+                .value("operator-token", values::path)?
+                .unwrap_or_else(|| DEFAULT_OPERATOR_TOKEN.into()),
             refuse_root_cgroup,
             log: self.log()?,
             places: self.places(mountinfo)?,

@@ -69,6 +69,7 @@ fn defaults() {
             namespace: "elf".to_owned(),
             daemonset: None,
             node_status: true,
+            operator_token: "/var/run/secrets/balancing.elf.io/token".into(),
             refuse_root_cgroup: false,
             log: LogConfig { format: LogFormat::Text, level: "info".to_owned() },
         }
@@ -127,6 +128,7 @@ fn every_setting_comes_from_its_variable_and_its_key_too() {
         ("NAMESPACE", "namespace", "lb"),
         ("DAEMONSET", "daemonset", "lb-agent"),
         ("NODE_STATUS", "nodeStatus", "false"),
+        ("OPERATOR_TOKEN", "operatorToken", "/t"),
         ("LOG_FORMAT", "logFormat", "json"),
         ("LOG_LEVEL", "logLevel", "warn"),
     ];
@@ -144,6 +146,7 @@ fn every_setting_comes_from_its_variable_and_its_key_too() {
         namespace: "lb".to_owned(),
         daemonset: Some("lb-agent".to_owned()),
         node_status: false,
+        operator_token: "/t".into(),
         refuse_root_cgroup: true,
         log: LogConfig { format: LogFormat::Json, level: "warn".to_owned() },
     };

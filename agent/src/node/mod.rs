@@ -205,7 +205,8 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
     let events = ring::start(Arc::clone(&shared), opened.store, opened.events, shutdown.clone())?;
     let watcher = watch_cgroups(places, &send)?;
 
-    let ended = serve(bound, Arc::clone(&shared), &shutdown, &worker);
+    let reports = reports(&shared, config);
+    let ended = serve(bound, Arc::clone(&shared), reports, &shutdown, &worker);
     shutdown.cancel();
     let source = shared.source.lock().unwrap_or_else(PoisonError::into_inner).take();
     let leaves = ended.is_ok() && source.as_ref().is_some_and(Source::leaves_node);
@@ -284,10 +285,19 @@ fn watch_cgroups(places: &Places, send: &mpsc::Sender<Message>) -> Result<cgroup
     Ok(watch)
 }
 
+/// How to report to the operator, if there is a cluster.
+fn reports(shared: &Shared, config: &RunConfig) -> Option<crate::report::Settings> {
+    let source = shared.source.lock().unwrap_or_else(PoisonError::into_inner);
+    let place = source.as_ref()?.operator()?;
+    let (namespace, token) = (config.namespace.clone(), config.operator_token.clone());
+    Some(crate::report::Settings { namespace, token, place })
+}
+
 /// Serves the agent API until a signal, or until the programming thread is gone.
 fn serve(
     bound: Vec<http::Bound>,
     shared: Arc<Shared>,
+    reports: Option<crate::report::Settings>,
     shutdown: &CancellationToken,
     worker: &thread::JoinHandle<()>,
 ) -> Result<(), RunError> {
@@ -301,6 +311,9 @@ fn serve(
         use tokio::signal::unix::{SignalKind, signal};
         let mut terminate = signal(SignalKind::terminate()).map_err(started("the signal handlers"))?;
         let mut interrupt = signal(SignalKind::interrupt()).map_err(started("the signal handlers"))?;
+        if let Some(reports) = reports {
+            tokio::spawn(crate::report::run(Arc::clone(&shared), reports, shutdown.clone()));
+        }
         let serving = tokio::spawn(http::serve(bound, shared, shutdown.clone()));
         let mut alive = tokio::time::interval(std::time::Duration::from_secs(1));
         let result = loop {

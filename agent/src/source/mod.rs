@@ -47,6 +47,15 @@ impl Source {
         }
     }
 
+    /// Where the leading replica of the operator listens, if there is a cluster.
+    #[must_use]
+    pub fn operator(&self) -> Option<tokio::sync::watch::Receiver<Option<crate::report::Place>>> {
+        match self {
+            Self::Manifests(_) => None,
+            Self::Kubernetes(kubernetes) => Some(kubernetes.operator()),
+        }
+    }
+
     /// At the end of the process: is the agent to leave the node with all that it attached?
     #[must_use]
     pub fn leaves_node(&self) -> bool {

@@ -26,10 +26,15 @@ use kube::{
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
-use tokio::{runtime, sync::mpsc, time::timeout};
+use tokio::{
+    runtime,
+    sync::{mpsc, watch as watched},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::Batch;
+use crate::report::Place;
 use assembly::Assembly;
 use daemonset::{Answer, DaemonSet, Seen};
 pub(crate) use door::Door;
@@ -82,6 +87,8 @@ struct Board {
     daemonset: Mutex<Seen>,
     /// `metadata` of the agent's Node; null where there is none.
     node: Mutex<Value>,
+    /// Where the leading replica of the operator listens.
+    operator: watched::Sender<Option<Place>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -129,6 +136,12 @@ impl Kubernetes {
     #[must_use]
     pub fn node_uid(&self) -> Option<String> {
         locked(&self.board.node)["uid"].as_str().map(str::to_owned)
+    }
+
+    /// Where the leading replica of the operator listens.
+    #[must_use]
+    pub fn operator(&self) -> watched::Receiver<Option<Place>> {
+        self.board.operator.subscribe()
     }
 
     /// Clients of the same API server.
@@ -249,12 +262,24 @@ impl Watches {
         send: mpsc::UnboundedSender<Heard>,
     ) -> impl Future<Output = ()> + Send + use<> {
         let (door, board) = (Arc::clone(&self.door), Arc::clone(&self.board));
+        let operator = Arc::clone(&self.settings.namespace);
         let watched =
             Watched { resource: kind.resource(), namespace: None, fields: kind.fields(&self.settings.node) };
         async move {
             let note = |item: &Item| {
                 if kind == Kind::Node {
                     *locked(&board.node) = item.value["metadata"].clone();
+                }
+                // Where it was last is as good a guess as any once the slice is gone.
+                if kind == Kind::Slices
+                    && item.namespace() == &*operator
+                    && let Some(place) = Place::of(&item.value)
+                {
+                    board.operator.send_if_modified(|held| {
+                        let other = held.as_ref() != Some(&place);
+                        *held = Some(place);
+                        other
+                    });
                 }
             };
             let reading = |item: Item| {
