@@ -21,6 +21,7 @@ use crate::{
     loader::{CAPABILITIES, Loader, Request},
     peers,
     plan::{self, PORT, Plan, VIP_PORT, backend, vip},
+    process,
     report::Metric,
     stats::{Estimate, percentile},
     subject::{Kind, Subject},
@@ -224,10 +225,7 @@ impl Agent {
 
     /// A line of `/proc/PID/status`, in MB (10^6).
     fn memory(&self, field: &str) -> Result<f64> {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
-        let kilobytes: f64 = line.trim_start_matches(':').trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024.0 / 1e6)
+        process::memory(self.child.id(), field)
     }
 
     /// Writes to the maps since its start.

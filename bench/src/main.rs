@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, reason = "the report goes to stdout")]
 
 mod agree;
+mod cluster;
 mod control;
 mod hold;
 mod kernel;
@@ -11,6 +12,7 @@ mod page;
 mod peers;
 mod plan;
 mod plot;
+mod process;
 mod report;
 mod stats;
 mod subject;
@@ -34,7 +36,7 @@ struct Arguments {
     /// Fewer rounds, smaller peers: within two minutes, with wider intervals.
     #[arg(long)]
     quick: bool,
-    /// Only these (`M1`, `M13`; `F` is what the features cost).
+    /// Only these (`M1`, `M13`; `F` is what the features cost, `K1` to `K3` take a control plane).
     ids: Vec<String>,
     /// How the report is printed.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
@@ -135,6 +137,11 @@ fn measure(arguments: &Arguments) -> Result<BenchReport> {
     }
     if asked(&arguments.ids, &["M12", "M13", "M14", "M15"]) {
         metrics.extend(control::run(arguments.quick, &arguments.ids, &mut notes)?);
+    }
+    if arguments.quick && arguments.ids.is_empty() {
+        notes.push("no K1, K2, K3 in a quick run: `--quick K1 K2 K3` measures them, smaller".to_owned());
+    } else if asked(&arguments.ids, &["K1", "K2", "K3"]) {
+        metrics.extend(cluster::run(arguments.quick, &arguments.ids, &mut notes)?);
     }
     metrics.retain(|m| {
         arguments.ids.is_empty() || asked(&arguments.ids, &[m.id.split('-').next().unwrap_or(&m.id)])

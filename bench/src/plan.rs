@@ -129,7 +129,7 @@ impl Plan {
             .map(|index| {
                 let address =
                     if self.six { backend6(index as u16).into() } else { backend(service, index).into() };
-                Backend { address, port: PORT, pod: None, node: None }
+                Backend { address, port: PORT }
             })
             .collect()
     }

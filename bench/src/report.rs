@@ -31,7 +31,7 @@ pub struct BenchReport {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Metric {
-    /// `M1` to `M16`, with a suffix where one id has several figures, or `F-` and a feature.
+    /// `M1` to `M16`, `K1` to `K3`, with a suffix where one id has several figures, or `F-` and a feature.
     pub id: String,
     /// What was measured.
     pub name: String,

@@ -31,6 +31,8 @@ use crate::{
 
 /// Backends of a Service that have servers.
 const SERVERS: u32 = 20;
+/// Between two connects of one who attends to a change.
+const REST: Duration = Duration::from_micros(50);
 /// The CPU that workers run on, where there is more than one: the bench itself stays off it.
 pub const CPU: usize = 1;
 
@@ -60,8 +62,10 @@ pub enum Operation {
     /// `connect()` of one UDP socket to each of so many Services in turn, each followed by `getpeername()`: how often
     /// did it fail, and how often end at none of the Service's backends?
     Check(u32),
-    /// The same socket, the same Service, until its backend is the one with this index.
+    /// The same socket, again and again, until it ends at the backend of Service 0 with this index.
     Follow(u32),
+    /// The same, with a rest after each connect that leaves the processor to others.
+    Attend(u32),
 }
 
 /// A batch.
@@ -361,7 +365,11 @@ impl Endpoint {
             }
             Operation::Follow(index) => {
                 let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
-                follow(socket, index)?
+                follow(socket, &to, index, None)?
+            }
+            Operation::Attend(index) => {
+                let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
+                follow(socket, &to, index, Some(REST))?
             }
             Operation::Check(services) => {
                 let socket = stays(&mut kept.reconnected, || Ok(open(six, SocketType::DGRAM)?))?;
@@ -382,17 +390,18 @@ impl Endpoint {
     }
 }
 
-/// Connects to Service 0 until it leads to that backend; gives up after a while.
-fn follow(socket: &OwnedFd, index: u32) -> Result<u64> {
+/// Connects until that leads to the backend with this index, with a rest in between; gives up after a while.
+fn follow(socket: &OwnedFd, to: &SocketAddr, index: u32, rest: Option<Duration>) -> Result<u64> {
     let wanted = SocketAddr::from((backend(0, index), PORT));
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(20) {
         // It may fail where a Service is not there yet.
-        if connect(socket, &SocketAddr::from((vip(0), VIP_PORT))).is_ok() && peer(socket) == Some(wanted) {
+        if connect(socket, to).is_ok() && peer(socket) == Some(wanted) {
             return Ok(began.elapsed().as_nanos() as u64);
         }
+        rest.into_iter().for_each(std::thread::sleep);
     }
-    bail!("{wanted} was not in force after 20 s")
+    bail!("{to} did not lead to {wanted} within 20 s")
 }
 
 fn peer(socket: &OwnedFd) -> Option<SocketAddr> {

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds the bench and the agent as they are released, and starts the bench.
+//! `cargo xtask bench`: builds the bench and the product as they are released, and starts the bench.
 
 use std::{
     path::PathBuf,
@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    bpf,
+    bpf, control_plane,
     process::{built, cargo, find, run as execute, shown},
     setup,
 };
@@ -20,9 +20,16 @@ const PEERS: [(&str, &str); 2] = [("nft", "nftables"), ("iptables-legacy-restore
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     setup::machine()?;
     peers();
+    if takes_a_cluster(arguments) {
+        control_plane::ensure_built()?;
+    }
     let root = bpf::workspace()?;
     let mut build = cargo(&["build", "--locked", "--quiet", "--release"]);
-    execute(build.args(["--package", "balancing-bench", "--package", "balancing-agent"]))?;
+    let products = ["balancing-bench", "balancing-agent", "balancing-operator"];
+    execute(build.args(products.iter().flat_map(|p| ["--package", p])))?;
+    // What starts the programs of a cluster in their namespaces.
+    let mut build = cargo(&["build", "--locked", "--quiet", "--release"]);
+    execute(build.args(["--package", "balancing-e2e", "--bin", "balancing-e2e-worker"]))?;
     let frame = frames()?;
     execute(
         Command::new(built("release", "balancing-bench")?)
@@ -33,6 +40,17 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
             .arg(root.join("bench/results"))
             .env("BALANCING_REFUSE_ROOT_CGROUP", "1"),
     )
+}
+
+/// Is anything asked for that takes a control plane, whose programs are minutes of work where they were never built?
+fn takes_a_cluster(arguments: &[String]) -> bool {
+    let has = |flag: &str| arguments.iter().any(|a| a == flag);
+    let mut ids = arguments.iter().filter(|a| !a.starts_with('-') && !matches!(a.as_str(), "json" | "table"));
+    if has("--page") || has("--agree") {
+        return false;
+    }
+    let named = |id: &String| ["K1", "K2", "K3"].iter().any(|k| id.eq_ignore_ascii_case(k));
+    ids.clone().any(named) || (!has("--quick") && ids.next().is_none())
 }
 
 /// Builds the bench of the frames of `top`, which cargo gives a name of its own; says where it is.
@@ -74,6 +92,18 @@ fn peers() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_control_plane_is_built_for_those_who_ask_for_it() {
+        let takes =
+            |line: &str| takes_a_cluster(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
+        for line in ["", "-o json", "k1", "--quick K3", "M1 K2"] {
+            assert!(takes(line), "{line}");
+        }
+        for line in ["--quick", "M1", "--quick -o json", "--page", "--agree a.json b.json"] {
+            assert!(!takes(line), "{line}");
+        }
+    }
 
     #[test]
     fn the_executable_is_the_last_that_cargo_tells_of() {
