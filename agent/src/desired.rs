@@ -7,17 +7,13 @@ use balancing_api::{
     policy::{PolicyKind, PolicyRef},
 };
 
-/// A backend of a rung. Its identity within the rung is address and port; a rung has each once.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A backend of a rung, which has each once. Whose it is stands in the objects it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Backend {
     /// Where a connection is sent to: of the frontend's family.
     pub address: IpAddr,
     /// Port, in host byte order.
     pub port: u16,
-    /// `namespace/name` of the pod, where known.
-    pub pod: Option<Arc<str>>,
-    /// Name of its node, where known.
-    pub node: Option<Arc<str>>,
 }
 
 /// The policy's rung of a frontend: of the policy that won it.

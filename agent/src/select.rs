@@ -7,6 +7,8 @@ use crate::{desired::Backend, snapshot::Hints};
 pub struct Endpoint<'a> {
     /// Where it is.
     pub backend: Backend,
+    /// Name of its node, where known.
+    pub node: Option<&'a str>,
     /// Does it want new connections?
     pub ready: bool,
     /// Could it serve them?
@@ -42,7 +44,7 @@ pub struct Tier {
 /// endpoint that is named twice is one.
 #[must_use]
 pub fn select(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Vec<Tier> {
-    let here = |e: &&Endpoint<'_>| !from.local_only || e.backend.node.as_deref() == Some(from.node);
+    let here = |e: &&Endpoint<'_>| !from.local_only || e.node == Some(from.node);
     let candidates = || endpoints.iter().filter(here);
     let ready: Vec<_> = candidates().filter(|e| e.ready).collect();
     let meant: Box<dyn Fn(&Endpoint<'_>) -> bool> = match hints_in_force(&ready, from) {
@@ -51,15 +53,15 @@ pub fn select(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Vec<Tier> {
         None => Box::new(|_| true),
     };
     let ranks = [
-        ready.iter().filter(|e| meant(e)).map(|e| e.backend.clone()).collect::<Vec<_>>(),
-        ready.iter().filter(|e| !meant(e)).map(|e| e.backend.clone()).collect(),
-        candidates().filter(|e| !e.ready && e.serving && e.terminating).map(|e| e.backend.clone()).collect(),
+        ready.iter().filter(|e| meant(e)).map(|e| e.backend).collect::<Vec<_>>(),
+        ready.iter().filter(|e| !meant(e)).map(|e| e.backend).collect(),
+        candidates().filter(|e| !e.ready && e.serving && e.terminating).map(|e| e.backend).collect(),
     ];
 
     let mut tiers: Vec<Tier> = Vec::new();
     for mut rank in ranks {
         rank.sort();
-        rank.dedup_by(|a, b| same_place(a, b));
+        rank.dedup();
         rank.retain(|b| !tiers.iter().any(|t| contains(t, b)));
         if !rank.is_empty() {
             tiers.push(Tier { backends: rank.into_iter().map(|b| (b, 1)).collect() });
@@ -68,13 +70,8 @@ pub fn select(endpoints: &[Endpoint<'_>], from: Viewpoint<'_>) -> Vec<Tier> {
     tiers
 }
 
-fn same_place(a: &Backend, b: &Backend) -> bool {
-    (a.address, a.port) == (b.address, b.port)
-}
-
 fn contains(tier: &Tier, backend: &Backend) -> bool {
-    let key = (backend.address, backend.port);
-    tier.backends.binary_search_by_key(&key, |(b, _)| (b.address, b.port)).is_ok()
+    tier.backends.binary_search_by_key(backend, |(b, _)| *b).is_ok()
 }
 
 enum Level {
@@ -108,14 +105,9 @@ mod tests {
 
     use super::*;
 
-    fn endpoint<'a>(last: u8, node: &str) -> Endpoint<'a> {
-        let backend = Backend {
-            address: std::net::Ipv4Addr::new(10, 0, 0, last).into(),
-            port: 80,
-            pod: None,
-            node: Some(Arc::from(node)),
-        };
-        Endpoint { backend, ready: true, serving: true, terminating: false, hints: None }
+    fn endpoint(last: u8, node: &str) -> Endpoint<'_> {
+        let backend = Backend { address: std::net::Ipv4Addr::new(10, 0, 0, last).into(), port: 80 };
+        Endpoint { backend, node: Some(node), ready: true, serving: true, terminating: false, hints: None }
     }
 
     fn not_ready(e: Endpoint<'_>) -> Endpoint<'_> {

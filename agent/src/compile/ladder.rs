@@ -2,7 +2,11 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use balancing_api::{backends::backends, net::Frontend, policy::OnNoBackend};
+use balancing_api::{
+    backends::{PolicyBackend, backends},
+    net::Frontend,
+    policy::OnNoBackend,
+};
 
 use super::{Compiler, NodeContext, policy::Resolved};
 use crate::{
@@ -52,18 +56,14 @@ impl Compiler {
                 endpoints.extend(of_family.map(|e| {
                     // Last of all, not never: a sandboxed runtime may move the processes of a pod out of its cgroup, and
                     // a Service has no rung beneath that would make good for it.
-                    let alive = !e.pod.as_ref().is_some_and(|pod| context.is_lifeless(snapshot, pod));
+                    let alive = !e.pod.is_some_and(|pod| context.is_lifeless(snapshot, pod));
                     Endpoint {
-                        backend: Backend {
-                            address: e.address,
-                            port: to.port,
-                            pod: e.pod.clone(),
-                            node: e.node.clone(),
-                        },
+                        backend: Backend { address: e.address, port: to.port },
+                        node: e.node.map(|node| &**node),
                         ready: alive && e.ready,
                         serving: e.serving,
                         terminating: e.terminating || !alive,
-                        hints: e.hints.as_deref(),
+                        hints: e.hints,
                     }
                 }));
             }
@@ -93,12 +93,23 @@ fn same_family(a: IpAddr, b: IpAddr) -> bool {
 }
 
 fn ready(backend: Backend) -> Endpoint<'static> {
-    Endpoint { backend, ready: true, serving: true, terminating: false, hints: None }
+    Endpoint { backend, node: None, ready: true, serving: true, terminating: false, hints: None }
 }
 
 impl Resolved {
     fn on_no_backend(&self) -> OnNoBackend {
         self.policy.spec.as_ref().map(|spec| spec.checked.on_no_backend).unwrap_or_default()
+    }
+
+    /// The addresses that it leads to, of all families, by address and each once.
+    pub(super) fn addresses(&self, snapshot: &Snapshot, context: &NodeContext) -> Vec<PolicyBackend> {
+        let Ok(spec) = &self.policy.spec else { return Vec::new() };
+        let alive = |pod: &&Pod| context.usability(pod) != Usability::NoProcess;
+        let pods = self.pods.iter().map(|pod| &**pod).filter(alive);
+        match &self.published {
+            Some(published) => published.clone(),
+            None => backends(&spec.checked.backend, pods, |name| snapshot.node(name)),
+        }
     }
 
     /// Its backends for one of its frontends, sorted, of the frontend's family.
@@ -108,19 +119,12 @@ impl Resolved {
         context: &NodeContext,
         frontend: Frontend,
     ) -> Arc<[Backend]> {
-        let (Ok(spec), Some(&port)) = (&self.policy.spec, self.claims.get(&frontend)) else {
-            return Arc::default();
-        };
-        let alive = |pod: &&Pod| context.usability(pod) != Usability::NoProcess;
-        let pods = self.pods.iter().map(|pod| &**pod).filter(alive);
-        let all = match &self.published {
-            Some(published) => published.clone(),
-            None => backends(&spec.checked.backend, pods, |name| snapshot.node(name)),
-        };
-        let endpoints: Vec<Endpoint<'_>> = all
+        let Some(&port) = self.claims.get(&frontend) else { return Arc::default() };
+        let endpoints: Vec<Endpoint<'_>> = self
+            .addresses(snapshot, context)
             .into_iter()
             .filter(|b| b.usability == Usability::Ready && same_family(b.address, frontend.address))
-            .map(|b| ready(Backend { address: b.address, port, pod: b.pod, node: b.node }))
+            .map(|b| ready(Backend { address: b.address, port }))
             .collect();
         winners(&endpoints, Viewpoint { node: &context.node, zone: None, local_only: false })
     }

@@ -10,6 +10,7 @@ use std::{
 };
 
 use balancing_api::{
+    backends::PolicyBackend,
     claims::Rank,
     net::Frontend,
     policy::{PolicyKind, PolicyRef},
@@ -20,7 +21,7 @@ pub use report::PolicyReport;
 
 use crate::{
     desired::{Changes, Ladder, PolicySettings},
-    snapshot::{Dirty, Name, Pod, Slice, Snapshot, Text, Usability},
+    snapshot::{Dirty, Name, Pod, PodName, Slice, Snapshot, Text, Usability},
 };
 use policy::Resolved;
 
@@ -99,10 +100,11 @@ impl NodeContext {
     }
 
     /// Has the pod with this full name no process any more? Pods of other nodes are not known, and have.
-    fn is_lifeless(&self, snapshot: &Snapshot, full_name: &str) -> bool {
+    fn is_lifeless(&self, snapshot: &Snapshot, full_name: PodName<'_>) -> bool {
         if self.lifeless.is_empty() {
             return false;
         }
+        let full_name = full_name.to_string();
         let name = full_name.split_once('/').map(|(namespace, name)| Name::new(namespace, name));
         let pod = name.and_then(|name| snapshot.pod(&name));
         pod.is_some_and(|pod| self.lifeless.contains(&pod.uid))
@@ -173,6 +175,12 @@ impl Compiler {
     #[must_use]
     pub fn settings(&self) -> &BTreeMap<PolicyRef, PolicySettings> {
         &self.settings
+    }
+
+    /// Whose the addresses are that the policies which claim something here lead to.
+    pub fn policy_addresses(&self, snapshot: &Snapshot, context: &NodeContext) -> Vec<PolicyBackend> {
+        let claiming = self.policies.values().filter(|resolved| !resolved.claims.is_empty());
+        claiming.flat_map(|resolved| resolved.addresses(snapshot, context)).collect()
     }
 
     fn update_zone(&mut self, snapshot: &Snapshot, context: &NodeContext) -> bool {
@@ -367,8 +375,12 @@ fn services_with_pods(snapshot: &Snapshot, context: &NodeContext, dirty: &Dirty)
     if pods.is_empty() {
         return BTreeSet::new();
     }
-    let has = |slice: &&Slice| {
-        slice.endpoints.iter().any(|e| e.pod.as_deref().is_some_and(|pod| pods.contains(pod)))
+    let mut name = String::new();
+    let has = |slice: &&Arc<Slice>| {
+        slice.endpoints.iter().filter_map(|e| e.pod).any(|pod| {
+            pod.write_to(&mut name);
+            pods.contains(&*name)
+        })
     };
     snapshot.slices().filter(has).filter_map(|slice| slice.service.clone()).collect()
 }

@@ -16,7 +16,7 @@ use balancing_api::{
 use super::{NodeContext, ServiceResolution};
 use crate::{
     desired::PolicySettings,
-    snapshot::{Name, Phase, Pod, Policy, PolicySpec, SliceEndpoint, Snapshot, Text, Usability},
+    snapshot::{EndpointRef, Name, Phase, Pod, Policy, PolicySpec, Snapshot, Text, Usability},
 };
 
 /// Why a policy claims nothing here.
@@ -171,7 +171,7 @@ impl Resolved {
 /// What the operator published as backends of a policy, by address and each once.
 fn published(policy: &Policy, snapshot: &Snapshot, context: &NodeContext) -> Vec<PolicyBackend> {
     let endpoints = snapshot.backends_of(policy).flat_map(|slice| &slice.endpoints);
-    let usability = |e: &SliceEndpoint| match &e.pod {
+    let usability = |e: &EndpointRef<'_>| match e.pod {
         Some(pod) if context.is_lifeless(snapshot, pod) => Usability::NoProcess,
         _ if e.ready => Usability::Ready,
         _ => Usability::NotReady,
@@ -179,9 +179,9 @@ fn published(policy: &Policy, snapshot: &Snapshot, context: &NodeContext) -> Vec
     let mut all: Vec<PolicyBackend> = endpoints
         .map(|e| PolicyBackend {
             address: e.address,
-            pod: e.pod.clone(),
-            node: e.node.clone(),
-            usability: usability(e),
+            pod: e.pod.map(|pod| pod.text()),
+            node: e.node.cloned(),
+            usability: usability(&e),
         })
         .collect();
     let unfit = |b: &PolicyBackend| b.usability != Usability::Ready;

@@ -824,7 +824,7 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         let backend = |index| {
             let backend = self.store.backend(index);
             let address = ip_from_addr(&backend.addr);
-            desired::Backend { address, port: u16::from_be(backend.port), pod: None, node: None }
+            desired::Backend { address, port: u16::from_be(backend.port) }
         };
         let mut backends: Vec<_> = (rung.first..rung.first + rung.count)
             .map(backend)

@@ -26,11 +26,8 @@ fn failed(error: &impl std::error::Error) -> ViewError {
 }
 
 fn names(core: &Core) -> Names {
-    let pods = core.snapshot.pods().flat_map(|pod| {
-        let name: std::sync::Arc<str> = pod.name.to_string().into();
-        pod.addresses.iter().map(move |ip| (*ip, name.clone(), pod.node.clone()))
-    });
-    Names::new(core.compiler.desired(), pods)
+    let policies = core.compiler.policy_addresses(&core.snapshot, &core.context);
+    Names::new(core.compiler.desired()).with_backends(core.snapshot.slices(), policies, core.snapshot.pods())
 }
 
 fn maps(core: &Core) -> Vec<MapInfo> {
@@ -113,7 +110,7 @@ impl NodeView for Shared {
     }
 
     fn counters(&self) -> Result<Counters, ViewError> {
-        let names = names(&self.core());
+        let names = Names::new(self.core().compiler.desired());
         let totals = self.view.counters().map_err(|e| failed(&e))?;
         Ok(documents::counters(totals, &names))
     }

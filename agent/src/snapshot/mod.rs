@@ -231,8 +231,8 @@ impl Snapshot {
     }
 
     /// All slices, in no order.
-    pub fn slices(&self) -> impl Iterator<Item = &Slice> {
-        self.slices.values().map(|s| &**s)
+    pub fn slices(&self) -> impl Iterator<Item = &Arc<Slice>> {
+        self.slices.values()
     }
 
     /// The slices with the published backends of a policy, in no order. Those of one that had its name before are not

@@ -208,6 +208,8 @@ impl Converter {
             }
         }
 
+        addresses.shrink_to_fit();
+        ports.shrink_to_fit();
         let affinity_seconds = spec.filter(|s| s.session_affinity.as_deref() == Some("ClientIP")).map(|s| {
             let config = s.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
             let seconds = config.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS);
@@ -248,6 +250,7 @@ impl Converter {
             });
         }
 
+        ports.shrink_to_fit();
         let mut endpoints = Vec::new();
         if matches!(slice.address_type.as_str(), "IPv4" | "IPv6") {
             for (i, e) in slice.endpoints.iter().enumerate() {
@@ -264,7 +267,7 @@ impl Converter {
         }
         let of_operator = service.is_none() && self.operator.as_ref() == Some(&name.namespace);
         let published = of_operator.then(|| Published::of(meta)).flatten().map(Box::new);
-        Ok(Slice { name, service, published, ports, endpoints: endpoints.into() })
+        Ok(Slice { name, service, published, ports, endpoints: endpoints.into_iter().collect() })
     }
 
     fn endpoint(&mut self, e: &discovery::Endpoint, address: IpAddr, namespace: &Text) -> SliceEndpoint {
@@ -274,7 +277,6 @@ impl Converter {
         let pod = e.target_ref.as_ref().filter(|r| r.kind.as_deref() == Some("Pod"));
         let pod = pod.and_then(|r| {
             let namespace = r.namespace.as_deref().unwrap_or(namespace);
-            // As good as unique: sharing would cost more than it saves.
             Some(format!("{namespace}/{}", r.name.as_deref()?).into())
         });
         let hints = e.hints.as_ref().map(|h| Hints {
@@ -471,7 +473,8 @@ mod tests {
                 (ip("10.0.0.4"), false, false, false, false),
             ]
         );
-        assert_eq!(s.endpoints[1].pod.as_deref(), Some("default/p"));
+        let pod = s.endpoints.iter().nth(1).and_then(|e| e.pod).map(|pod| pod.to_string());
+        assert_eq!(pod.as_deref(), Some("default/p"));
 
         assert_eq!(slice("FQDN", &json!([{"addresses": ["example.invalid"]}]), &labels).endpoints.len(), 0);
         let headless = json!({"kubernetes.io/service-name": "web", "service.kubernetes.io/headless": ""});

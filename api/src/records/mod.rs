@@ -1,6 +1,7 @@
 //! The product's own compact records of Kubernetes objects: what agent and operator need of each and nothing else.
 
 mod convert;
+mod endpoints;
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -13,6 +14,7 @@ use std::{
 use jiff::Timestamp;
 
 pub use convert::{ConvertError, Converter};
+pub use endpoints::{EndpointRef, Endpoints, Iter as EndpointIter, PodName};
 
 use crate::{net::Protocol, policy::PolicyRef, published::Published, rules::checked};
 
@@ -260,7 +262,7 @@ pub struct Slice {
     /// Its ports.
     pub ports: Vec<SlicePort>,
     /// Its endpoints.
-    pub endpoints: Box<[SliceEndpoint]>,
+    pub endpoints: Endpoints,
 }
 
 /// A port of an EndpointSlice.

@@ -386,15 +386,7 @@ fn policy(n: u8) -> PolicyRef {
 }
 
 fn backends(hosts: &BTreeSet<u8>) -> Vec<desired::Backend> {
-    hosts
-        .iter()
-        .map(|&h| desired::Backend {
-            address: IpAddr::from([10, 244, 0, h]),
-            port: 8080,
-            pod: None,
-            node: None,
-        })
-        .collect()
+    hosts.iter().map(|&h| desired::Backend { address: IpAddr::from([10, 244, 0, h]), port: 8080 }).collect()
 }
 
 fn hosts<const N: usize>(hosts: [u8; N]) -> BTreeSet<u8> {
