@@ -49,12 +49,13 @@ pub(crate) fn run(debug: bool) -> Result<()> {
     Ok(())
 }
 
-fn target_folder(root: &Path) -> std::path::PathBuf {
+/// Where static programs are built: beside the others, which are built with other flags.
+pub(crate) fn target_folder(root: &Path) -> std::path::PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), Into::into).join("static")
 }
 
 /// The target that is built for: glibc's, since it needs no component of rustup's.
-fn target() -> Result<String> {
+pub(crate) fn target() -> Result<String> {
     let arch = std::env::consts::ARCH;
     anyhow::ensure!(matches!(arch, "x86_64" | "aarch64"), "no images are made for {arch}");
     Ok(format!("{arch}-unknown-linux-gnu"))
@@ -69,6 +70,12 @@ fn build(root: &Path, target: &str, debug: bool) -> Result<()> {
     if !debug {
         command.arg("--release");
     }
+    eprintln!("images: building static programs (a few minutes the first time)");
+    execute(linked_statically(&mut command, root))
+}
+
+/// Makes cargo link statically what it builds with `--target`, into [`target_folder`].
+pub(crate) fn linked_statically<'c>(command: &'c mut Command, root: &Path) -> &'c mut Command {
     let cargo_home = std::env::var_os("CARGO_HOME")
         .map(std::path::PathBuf::from)
         .or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")))
@@ -82,9 +89,7 @@ fn build(root: &Path, target: &str, debug: bool) -> Result<()> {
         .arg("--target-dir")
         .arg(target_folder(root))
         .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
-        .env_remove("RUSTFLAGS");
-    eprintln!("images: building static programs (a few minutes the first time)");
-    execute(&mut command)
+        .env_remove("RUSTFLAGS")
 }
 
 /// The image of a program.

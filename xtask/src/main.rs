@@ -5,6 +5,7 @@ mod bpf;
 mod control_plane;
 mod demo;
 mod images;
+mod kernels;
 mod process;
 mod setup;
 mod test;
@@ -24,6 +25,8 @@ usage: cargo xtask COMMAND
   crds           write the custom resource definitions of the chart, and the table of its values, as the sources say
   images [--debug]
                  target/images/*.tar: container images of agent and operator, without a daemon
+  kernels [SUITE...] [--page]
+                 agent and eBPF object on the kernels of Debian, in virtual machines; the table of docs/reference/kernel.md
   bpf [--check]  build the eBPF objects, or show that the committed ones are what the sources give";
 
 fn main() -> ExitCode {
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
         ["crds"] => generate(),
         ["images"] => images::run(false),
         ["images", "--debug"] => images::run(true),
+        ["kernels", ..] => kernels::run(&arguments[1..]),
         ["bpf"] => bpf::run(false),
         ["bpf", "--check"] => bpf::run(true),
         _ => {

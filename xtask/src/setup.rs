@@ -48,7 +48,12 @@ pub(crate) fn machine() -> Result<()> {
 }
 
 fn packages() -> Result<()> {
-    let missing: Vec<_> = PROGRAMS.iter().filter(|(program, _)| find(program).is_none()).collect();
+    install(&PROGRAMS)
+}
+
+/// Installs the packages of those programs, or paths, that are missing.
+pub(crate) fn install(programs: &[(&str, &str)]) -> Result<()> {
+    let missing: Vec<_> = programs.iter().filter(|(program, _)| find(program).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }

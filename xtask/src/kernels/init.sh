@@ -1,0 +1,21 @@
+#!/bin/busybox sh
+# The first process of a machine of `cargo xtask kernels`: the console tells what is wrong here, the second serial port
+# takes the results.
+export PATH=/bin HOME=/tmp
+mount -t proc proc /proc
+mount -t sysfs sysfs /sys
+mount -t devtmpfs dev /dev
+mkdir -p /dev/shm
+for folder in /dev/shm /tmp /run; do mount -t tmpfs tmpfs $folder; done
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -t bpf bpf /sys/fs/bpf
+for module in $(cat /modules/order); do insmod /modules/$module; done
+ip link set lo up
+ulimit -n 4096
+cd /tmp
+exec </dev/null >/dev/ttyS1 2>&1
+/suite/balancing-e2e-kernel
+/suite/deps/node --color never --exact $(cat /skipped)
+echo "ended with $?"
+sync
+poweroff -f
