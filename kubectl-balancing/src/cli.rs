@@ -231,7 +231,12 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
         }
         Some(Command::Explain { what: None }) => help(&mut out, "explain"),
         Some(Command::Validate(args)) => {
-            Ok(validate::run(args, &mut out, &mut io::stderr().lock(), coloured)?)
+            // Without what it is to check, it could not do it: 2, as where a file cannot be read.
+            let live = match live_policies(args.needs_a_cluster(), target()).await {
+                Ok(live) => live,
+                Err(error) => return Ok(report(&error).max(WRONG_USAGE)),
+            };
+            Ok(validate::run(args, live.as_ref(), &mut out, &mut io::stderr().lock(), coloured)?)
         }
         Some(Command::Trace(args)) => {
             let client = agent_of(target().await?, "trace")?;
@@ -267,6 +272,25 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(0)
         }
         None => help(&mut out, ""),
+    }
+}
+
+/// What the cluster holds, where it is to be checked.
+async fn live_policies(
+    needed: bool,
+    target: impl Future<Output = Result<Target, target::Error>>,
+) -> anyhow::Result<Option<validate::Live>> {
+    if !needed {
+        return Ok(None);
+    }
+    match target.await {
+        Ok(Target::Cluster(cluster)) => Ok(Some(validate::Live::read(&cluster).await?)),
+        Ok(Target::Agent(_)) | Err(target::Error::Nobody) => {
+            let message = "no files given: name files or folders with -f, a folder of kustomize with -k, -f - for the \
+                           standard input, or a cluster with --kubeconfig";
+            Err(output::Error::Usage(message.to_owned()).into())
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

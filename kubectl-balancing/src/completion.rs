@@ -14,8 +14,8 @@ use std::{
     time::Duration,
 };
 
-use balancing_api::{agent::NodeStatus, cli::PolicyTopItem, rules::RULES};
-use clap::{Args, Command, CommandFactory, ValueEnum, ValueHint};
+use balancing_api::{cli::PolicyTopItem, net::Frontend, policy::PolicyKind, rules::RULES};
+use clap::{Args, Command, CommandFactory, Parser, ValueEnum, ValueHint};
 use clap_complete::{
     Shell,
     engine::{ArgValueCandidates, CompletionCandidate, complete},
@@ -23,9 +23,13 @@ use clap_complete::{
 
 use crate::{
     cli::Cli,
-    client::{Client, Endpoint},
+    cluster::{
+        Wanted,
+        connect::{self, Prompts},
+    },
     columns::{Row, Shown},
     get::{Kind, Target},
+    target,
     text::sanitise,
     trace::OUTCOMES,
 };
@@ -33,7 +37,7 @@ use crate::{
 /// What kubectl looks for beside `kubectl-balancing`.
 const COMPLETER: &str = "kubectl_complete-balancing";
 const PLUGIN: &str = "kubectl-balancing";
-/// A shell waits for this: an agent that does not answer at once is gone without.
+/// A shell waits for this: who does not answer at once is gone without.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Cobra's directives: let the shell complete file names, or do not.
 const FILES: u8 = 0;
@@ -189,52 +193,70 @@ fn wants_file(words: &[String]) -> bool {
     }
 }
 
-/// The command line so far, and the agent that it names.
-#[derive(Debug)]
+/// The command line so far, and whom it names.
 struct Context {
     words: Vec<String>,
-    endpoint: Option<Endpoint>,
+    cli: Cli,
+    /// What was answered: asked once, however many arguments want to know.
+    known: std::sync::OnceLock<Known>,
+}
+
+/// What there is to complete names with.
+#[derive(Default)]
+struct Known {
+    policies: Vec<KnownPolicy>,
+    nodes: Vec<(String, String)>,
+}
+
+struct KnownPolicy {
+    kind: PolicyKind,
+    name: String,
+    of: String,
+    frontends: Vec<Frontend>,
 }
 
 impl Context {
+    /// The flags that say who is asked, of a line that is not finished.
     fn of(words: &[String]) -> Self {
-        let behind = words.iter().position(|w| w == "--agent").and_then(|at| words.get(at + 1)).cloned();
-        let within = words.iter().find_map(|w| w.strip_prefix("--agent=")).map(str::to_owned);
-        let named = behind.or(within).or_else(|| std::env::var("BALANCING_AGENT").ok()).unwrap_or_default();
-        Self { words: words.to_vec(), endpoint: named.parse().ok() }
+        let line = named_flags(words);
+        let cli = Cli::try_parse_from(&line).or_else(|_| Cli::try_parse_from([PLUGIN]));
+        // Without any flag it can be read.
+        let cli = cli.unwrap_or_else(|_| Cli {
+            agent: None,
+            color: Default::default(),
+            connection: Default::default(),
+            command: None,
+        });
+        Self { words: words.to_vec(), cli, known: Default::default() }
     }
 
-    /// What the agent says, if it says so at once.
-    fn status(&self) -> Option<NodeStatus> {
-        let client = Client::new(self.endpoint.clone()?);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
-        runtime.block_on(async { tokio::time::timeout(PATIENCE, client.status()).await.ok()?.ok() })
+    /// What is known, if it is said at once. Nobody is asked for a password meanwhile.
+    fn known(&self) -> &Known {
+        self.known.get_or_init(|| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let asked = runtime.ok().and_then(|r| {
+                r.block_on(async { tokio::time::timeout(PATIENCE, ask(&self.cli)).await.ok().flatten() })
+            });
+            asked.unwrap_or_default()
+        })
     }
 
     fn policies(&self) -> Vec<CompletionCandidate> {
-        let policies = self.status().map(|s| s.policies).unwrap_or_default();
-        let one = |p: &balancing_api::agent::PolicyStatus| {
-            let of = p.wanted.service.clone().or_else(|| p.wanted.address.clone()).unwrap_or_default();
-            candidate(&p.name, &format!("{} {of}", p.kind))
-        };
-        policies.iter().map(one).collect()
+        let one = |p: &KnownPolicy| candidate(&p.name, &format!("{} {}", p.kind, p.of));
+        self.known().policies.iter().map(one).collect()
     }
 
     fn nodes(&self) -> Vec<CompletionCandidate> {
-        self.status().map(|s| candidate(&s.node.name, &s.kernel.release)).into_iter().collect()
+        self.known().nodes.iter().map(|(name, kernel)| candidate(name, kernel)).collect()
     }
 
     /// Frontends of policies: those of all Services may be thousands.
     fn frontends(&self) -> Vec<CompletionCandidate> {
-        let policies = self.status().map(|s| s.policies).unwrap_or_default();
-        policies
-            .iter()
-            .flat_map(|p| {
-                p.frontends
-                    .iter()
-                    .map(move |f| candidate(&f.to_string(), &format!("{}/{}", p.kind.short_name(), p.name)))
-            })
-            .collect()
+        let of = |p: &KnownPolicy| {
+            let owner = format!("{}/{}", p.kind.short_name(), p.name);
+            p.frontends.iter().map(|f| candidate(&f.to_string(), &owner)).collect::<Vec<_>>()
+        };
+        self.known().policies.iter().flat_map(of).collect()
     }
 
     /// Names of what `get` is to list.
@@ -243,13 +265,73 @@ impl Context {
             self.words.iter().skip_while(|w| *w != "get").skip(1).find_map(|w| w.parse::<Target>().ok());
         match kind.map(|t| t.kind) {
             Some(Kind::Policies(kind)) => {
-                let policies = self.status().map(|s| s.policies).unwrap_or_default();
-                let of_kind = policies.iter().filter(|p| kind.is_none_or(|k| k == p.kind));
+                let of_kind = self.known().policies.iter().filter(|p| kind.is_none_or(|k| k == p.kind));
                 of_kind.map(|p| candidate(&p.name, p.kind.as_str())).collect()
             }
             Some(Kind::Nodes) => self.nodes(),
             Some(Kind::Frontends) => self.frontends(),
             Some(Kind::Backends) | None => Vec::new(),
+        }
+    }
+
+    /// Contexts of the kubeconfig; nobody is asked.
+    fn contexts(&self) -> Vec<CompletionCandidate> {
+        connect::contexts(&self.cli.connection).iter().map(|c| candidate(c, "context")).collect()
+    }
+}
+
+/// The flags of all commands that stand in the line, with their values.
+fn named_flags(words: &[String]) -> Vec<String> {
+    let command = Cli::command();
+    let flag = |word: &str| {
+        let (name, value) = word.split_once('=').map_or((word, None), |(n, v)| (n, Some(v)));
+        let arg = command.get_arguments().find(|a| {
+            a.get_long().is_some_and(|l| name.strip_prefix("--") == Some(l))
+                || a.get_short().is_some_and(|s| name == format!("-{s}"))
+        })?;
+        Some((arg.get_action().takes_values(), value.is_some()))
+    };
+    let mut line = vec![PLUGIN.to_owned()];
+    let mut words = words.iter().peekable();
+    while let Some(word) = words.next() {
+        match flag(word) {
+            Some((true, false)) => {
+                let value = words.next().cloned().unwrap_or_default();
+                line.extend([word.clone(), value]);
+            }
+            Some(_) => line.push(word.clone()),
+            None => {}
+        }
+    }
+    line
+}
+
+/// Asks whom the flags name.
+async fn ask(cli: &Cli) -> Option<Known> {
+    match target::Target::of(cli, Prompts::Never).await.ok()? {
+        target::Target::Agent(client) => {
+            let status = client.status().await.ok()?;
+            let policies = status.policies.into_iter().map(|p| KnownPolicy {
+                of: p.wanted.service.clone().or(p.wanted.address.clone()).unwrap_or_default(),
+                kind: p.kind,
+                name: p.name,
+                frontends: p.frontends,
+            });
+            Some(Known {
+                policies: policies.collect(),
+                nodes: vec![(status.node.name, status.kernel.release)],
+            })
+        }
+        target::Target::Cluster(cluster) => {
+            let read = cluster.read(Wanted { states: true, pods: false }).await.ok()?;
+            let policies = read.policies.into_iter().flatten().map(|p| KnownPolicy {
+                of: p.wanted.service.clone().or(p.wanted.address.clone()).unwrap_or_default(),
+                kind: p.policy.kind,
+                name: p.policy.name,
+                frontends: Vec::new(),
+            });
+            let nodes = read.states.into_iter().flatten().map(|s| (s.name, s.status.kernel_release));
+            Some(Known { policies: policies.collect(), nodes: nodes.collect() })
         }
     }
 }
@@ -284,7 +366,7 @@ fn with(command: Command, candidates: &[(&str, ArgValueCandidates)]) -> Command 
     })
 }
 
-/// The command line with values that only an agent knows.
+/// The command line with values that only an agent or a cluster knows.
 fn with_live_names(command: Command, context: &Arc<Context>) -> Command {
     let live = |of: fn(&Context) -> Vec<CompletionCandidate>| {
         let context = context.clone();
@@ -297,9 +379,10 @@ fn with_live_names(command: Command, context: &Arc<Context>) -> Command {
     let callers = ArgValueCandidates::new(|| {
         fixed(&[("host", "a process outside every pod"), ("pod/", "NAMESPACE/NAME")])
     });
+    let contexts = live(Context::contexts);
     let kinds = ArgValueCandidates::new(|| fixed(KINDS));
     let outcomes = ArgValueCandidates::new(|| fixed(OUTCOMES));
-    command
+    with(command, &[("context", contexts)])
         .mut_subcommand("explain", |explain| {
             explain
                 .mut_subcommand("policy", |c| with(c, &[("name", policies.clone())]))

@@ -99,7 +99,8 @@ impl Memory {
             if said.stale { sample.stale.push(node) } else { sample.nodes.push(node) }
         }
         let apart = others.as_ref().map_or(0, |o| (o.nodes as usize).saturating_sub(1));
-        let whole = sample.nodes.len() + apart >= sample.coverage.fresh as usize;
+        let all = sample.coverage.fresh as usize;
+        let whole = sample.coverage.missing.is_empty() && sample.nodes.len() + apart >= all;
         Told { time: frame.time, sample, others, left_out, whole }
     }
 }
@@ -284,6 +285,16 @@ fn gap(asked: Asked<'_>, namespace: &str, message: &str) -> Gap {
         message: sanitise(message).into_owned(),
         next: look(namespace),
     }
+}
+
+/// What is missing where the operator answers and no agent tells it anything.
+pub(super) fn silence(namespace: &str) -> Gap {
+    let names = Names::new(namespace);
+    let mut gap = gap(names.asked(namespace), namespace, "no agent reports to the operator");
+    gap.next = format!(
+        "can the nodes reach its Service? kubectl logs -n {namespace} -l app.kubernetes.io/component=agent --tail=20"
+    );
+    gap
 }
 
 /// The last thing that could be said of a stream that could not be opened.

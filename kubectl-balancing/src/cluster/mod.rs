@@ -41,7 +41,7 @@ const POLL: Duration = Duration::from_secs(5);
 /// How long to leave the operator alone that did not answer.
 const RETRY: Duration = Duration::from_secs(10);
 /// How long the first frame is waited for that speaks of every node: agents report only once somebody watches.
-const WHOLE: Duration = Duration::from_secs(6);
+const WHOLE: Duration = Duration::from_secs(3);
 
 /// A cluster that is asked.
 #[derive(Clone)]
@@ -219,13 +219,23 @@ impl Feed {
                 Err(_) => {}
             }
         }
-        if let Some(told) = self.told(interval).await? {
+        let told = self.told(interval).await?;
+        let silent = told.as_ref().is_some_and(|t| t.sample.nodes.is_empty() && t.sample.stale.is_empty());
+        let known = self.read.as_ref().is_some_and(|(_, r)| r.states.iter().flatten().next().is_some());
+        if let Some(told) = told.filter(|_| !(silent && known)) {
             let facts = self.read.as_ref().map(|(_, r)| r.facts(None)).unwrap_or_default();
             let facts = Facts { others: told.others, left_out: told.left_out, ..facts };
             return Ok((told.time, Sample { cluster: Some(Arc::new(facts)), ..told.sample }));
         }
         let mut read = self.read.as_ref().map(|(_, r)| r.clone()).unwrap_or_default();
-        let why = self.gap.as_ref().map(|(_, gap)| gap_cause(gap)).unwrap_or_default();
+        let why = match &self.gap {
+            _ if silent => "no agent reports to the operator".to_owned(),
+            Some((_, gap)) => gap_cause(gap),
+            None => String::new(),
+        };
+        if silent {
+            read.gaps.push(live::silence(&self.cluster.namespace));
+        }
         read.gaps.extend(self.gap.as_ref().map(|(_, gap)| gap.clone()));
         let facts = read.facts(Some(why));
         Ok((read.time, Sample { cluster: Some(Arc::new(facts)), ..read.sample() }))

@@ -1,7 +1,8 @@
-//! `validate`: the rules over files, without agent, cluster or network.
+//! `validate`: the rules over files, without agent, cluster or network, and where asked for over what a cluster holds.
 
 mod draw;
 mod input;
+mod live;
 mod report;
 mod resolve;
 #[cfg(test)]
@@ -23,14 +24,19 @@ use balancing_api::{
     },
 };
 use clap::{Args, ValueEnum};
+use jiff::Timestamp;
 
+pub use self::live::Live;
 use self::{
     draw::Painter,
     input::{File, Input},
     report::Report,
     resolve::Resolved,
 };
-use crate::text::{list, sanitise};
+use crate::{
+    cluster::read::gap_text,
+    text::{list, sanitise},
+};
 
 /// Nothing at or over the threshold was found.
 const CLEAN: u8 = 0;
@@ -54,6 +60,10 @@ Examples:
   # A finding that is meant, for one policy; in its file: annotation balancing.elf.io/suppress
   kubectl balancing validate -f manifests/ -S BAL0306=LocalRedirectPolicy/web
 
+  # All policies of the cluster, and files against what is there
+  kubectl balancing validate
+  kubectl balancing validate --live -f manifests/
+
   # Annotations on a pull request, and a report for its code scanning
   kubectl balancing validate -f manifests/ -o github
   kubectl balancing validate -f manifests/ -o sarif > balancing.sarif
@@ -64,10 +74,11 @@ Examples:
 Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read, there is no object of any
 kind in the files (as in the output of a command that failed), or the command line is wrong.";
 
-/// Check policies in files, without a cluster.
+/// Check policies in files, without a cluster, or those of a cluster.
 ///
 /// Looks at every LocalRedirectPolicy and BalancingPolicy in the files, each by itself and all of them together. Objects
-/// of other kinds are skipped and counted. Needs no cluster, agent or network.
+/// of other kinds are skipped and counted. With files it needs no cluster, agent or network, unless --live says so;
+/// without any it checks the policies of the cluster.
 #[derive(Args, Debug, Default)]
 #[command(after_help = EXAMPLES)]
 pub struct ValidateArgs {
@@ -114,6 +125,13 @@ pub struct ValidateArgs {
     /// balancing.elf.io/suppress of a policy does the same: codes, separated by commas.
     #[arg(short = 'S', long, value_name = "CODE[=KIND/NAME]", value_delimiter = ',')]
     pub suppress: Vec<Suppression>,
+
+    /// Check the files against the cluster too: its policies, Services and Pods
+    ///
+    /// What is in a file stands for the policy of that name in the cluster; what is new there is younger than all others.
+    /// Without files: all policies of the cluster, which is the default then.
+    #[arg(long)]
+    pub live: bool,
 
     /// List all rules
     #[arg(long, conflicts_with_all = ["filename", "paths", "kustomize", "explain"])]
@@ -191,15 +209,26 @@ impl FailOn {
 /// The output cannot be written.
 pub fn run(
     args: &ValidateArgs,
+    live: Option<&Live>,
     stdout: &mut dyn Write,
     stderr: &mut dyn Write,
     colour: bool,
 ) -> io::Result<u8> {
-    run_with(args, &input::kubectl(), &mut io::stdin().lock(), stdout, stderr, colour)
+    run_with(args, live, &input::kubectl(), &mut io::stdin().lock(), stdout, stderr, colour)
+}
+
+impl ValidateArgs {
+    /// Is the cluster to be read?
+    #[must_use]
+    pub fn needs_a_cluster(&self) -> bool {
+        let files = !self.filename.is_empty() || !self.paths.is_empty() || self.kustomize.is_some();
+        !self.list_rules && self.explain.is_none() && (self.live || !files)
+    }
 }
 
 fn run_with(
     args: &ValidateArgs,
+    live: Option<&Live>,
     kubectl: &OsStr,
     stdin: &mut dyn Read,
     stdout: &mut dyn Write,
@@ -215,6 +244,7 @@ fn run_with(
     let named: Vec<_> = args.filename.iter().chain(&args.paths).cloned().collect();
     let Input { files, mut failures, notes: mut before } = match &args.kustomize {
         Some(folder) => input::kustomized(folder, kubectl),
+        None if named.is_empty() && live.is_some() => Input::default(),
         None if named.is_empty() => {
             writeln!(
                 stderr,
@@ -225,7 +255,16 @@ fn run_with(
         }
         None => input::read(&named, args.recursive, stdin),
     };
-    let Outcome { findings, policies, summary, notes, empty, nothing } = examine(&files, &args.suppress);
+    let (named, mut files) = (files.len(), files);
+    let Outcome { findings, policies, summary, notes, empty, nothing } =
+        examine(&mut files, &args.suppress, live);
+    for gap in live.iter().flat_map(|l| &l.gaps) {
+        // Without any policy there is nothing to check; without the others less is.
+        match live.is_some_and(|l| l.blind) {
+            true => failures.push(gap_text(gap)),
+            false => before.push(gap_text(gap)),
+        }
+    }
     if nothing && failures.is_empty() {
         failures.push(nothing_in(&files));
     } else {
@@ -268,7 +307,7 @@ fn run_with(
         for note in before.iter().chain(&notes) {
             writeln!(stderr, "note: {}", sanitise(note))?;
         }
-        write!(stderr, "{}", sum_up(&summary, &findings))?;
+        write!(stderr, "{}", sum_up(&summary, &findings, live.is_some() && named == 0))?;
     }
     Ok(match (failures.is_empty(), failed) {
         (false, _) => FAILED,
@@ -301,8 +340,8 @@ fn nothing_in(files: &[File]) -> String {
 }
 
 /// Parse and check files.
-fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
-    let parsed: Vec<_> = files
+fn examine(files: &mut Vec<File>, suppressions: &[Suppression], live: Option<&Live>) -> Outcome {
+    let mut parsed: Vec<_> = files
         .iter()
         .map(|file| {
             let mut parsed = parse(&file.text);
@@ -315,14 +354,27 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
     let is_empty = |p: &Parsed| p.objects.is_empty() && p.rejected.is_empty() && p.error.is_none();
     let empty: Vec<String> =
         files.iter().zip(&parsed).filter(|(_, p)| is_empty(p)).map(|(f, _)| f.name.clone()).collect();
+    let named = files.len();
+    if let Some(live) = live {
+        live.date(&mut parsed, Timestamp::now());
+        let text = live.text(&parsed);
+        parsed.push(parse(&text.text));
+        parsed.push(live.others());
+        files.push(text);
+        files.push(File::default());
+    }
     let mut examined = check_files(&parsed);
-    let nothing = examined.policies.is_empty()
+    if let Some(live) = live {
+        narrow(&mut examined, live, named);
+    }
+    let nothing = live.is_none()
+        && examined.policies.is_empty()
         && parsed.iter().all(|p| p.objects.is_empty())
         && !examined.findings.iter().any(|f| f.finding.severity == Severity::Error);
     let notes = suppress(&mut examined, suppressions);
     let count = |s| examined.findings.iter().filter(|f| f.finding.severity == s).count();
     let summary = Summary {
-        files: files.len(),
+        files: named,
         objects: examined.policies.len(),
         errors: count(Severity::Error),
         warnings: count(Severity::Warning),
@@ -332,6 +384,20 @@ fn examine(files: &[File], suppressions: &[Suppression]) -> Outcome {
     };
     let findings = resolve::resolve(files, examined.findings);
     Outcome { findings, policies: examined.policies, summary, notes, empty, nothing }
+}
+
+/// Leaves of what was found together with a cluster what concerns the files; without files, all of it.
+fn narrow(examined: &mut Examined, live: &Live, named: usize) {
+    examined.skipped = examined.skipped.saturating_sub(live.count_others());
+    for found in &mut examined.findings {
+        found.finding.message = found.finding.message.replace("in these files", "in the cluster");
+    }
+    if named > 0 {
+        examined.policies.retain(|(file, ..)| *file < named);
+        examined
+            .findings
+            .retain(|f| f.site.file < named || f.other.as_ref().is_some_and(|(site, ..)| site.file < named));
+    }
 }
 
 /// Take out what is suppressed -> what is to be said about suppressions that do not do what they seem to.
@@ -359,7 +425,7 @@ fn suppress(examined: &mut Examined, suppressions: &[Suppression]) -> Vec<String
 }
 
 /// The counts in words, and where to read on.
-fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
+fn sum_up(summary: &Summary, findings: &[Resolved], cluster: bool) -> String {
     let Summary { files, objects, errors, warnings, skipped, suppressed, empty } = *summary;
     let many = |n: usize, one: &str, more: &str| format!("{n} {}", if n == 1 { one } else { more });
     let found = match (errors, warnings) {
@@ -379,11 +445,9 @@ fn sum_up(summary: &Summary, findings: &[Resolved]) -> String {
         0 => String::new(),
         n => format!("; {} without any object", many(n, "file", "files")),
     };
-    let mut text = format!(
-        "{}, {}: {found}{quiet}{others}{hollow}\n",
-        many(files, "file", "files"),
-        many(objects, "policy", "policies")
-    );
+    let place = if cluster { "the cluster".to_owned() } else { many(files, "file", "files") };
+    let mut text =
+        format!("{place}, {}: {found}{quiet}{others}{hollow}\n", many(objects, "policy", "policies"));
     if let Some(worst) = findings.iter().rev().max_by_key(|f| f.finding.severity) {
         let code = worst.finding.code;
         text.push_str(&format!("For more on a rule: kubectl balancing validate --explain {code}\n"));

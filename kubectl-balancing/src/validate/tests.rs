@@ -64,7 +64,7 @@ fn validate_stdin(line: &[&str], stdin: &[u8]) -> Ran {
 fn validate_with(line: &[&str], kubectl: &OsStr, mut stdin: &[u8]) -> Ran {
     let args = Line::parse_from(std::iter::once("validate").chain(line.iter().copied())).args;
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let code = run_with(&args, kubectl, &mut stdin, &mut out, &mut err, false).unwrap();
+    let code = run_with(&args, None, kubectl, &mut stdin, &mut out, &mut err, false).unwrap();
     Ran { code, out: String::from_utf8(out).unwrap(), err: String::from_utf8(err).unwrap() }
 }
 
@@ -74,14 +74,14 @@ fn validate(line: &[&str]) -> Ran {
 
 /// What a person sees of these files: the findings, then the counts.
 fn drawn(files: &[(&str, &str)], colour: bool) -> String {
-    let files: Vec<_> = files
+    let mut files: Vec<_> = files
         .iter()
         .map(|(name, text)| File { name: (*name).to_owned(), text: (*text).to_owned(), ..File::default() })
         .collect();
-    let Outcome { findings, summary, .. } = examine(&files, &[]);
+    let Outcome { findings, summary, .. } = examine(&mut files, &[], None);
     let painter = Painter::new(colour);
     let drawn = findings.iter().map(|f| painter.finding(&files, f) + "\n\n").collect::<String>();
-    drawn + &sum_up(&summary, &findings)
+    drawn + &sum_up(&summary, &findings, false)
 }
 
 fn snapshot(name: &str, text: &str) {
@@ -610,8 +610,8 @@ proptest! {
     fn any_text_is_reported(at in 0_usize..400, insert in "[ -~\t\r\n界é\u{1b}\u{0}\u{202e}\u{ffff}%<&\"]{0,12}", name in "[a-z:,%<&\u{1b}\n ]{1,12}") {
         let mut text = good();
         text.insert_str(at.min(text.len()), &insert);
-        let files = [File { name: name.clone(), text, ..File::default() }];
-        let Outcome { findings, policies, .. } = examine(&files, &[]);
+        let mut files = vec![File { name: name.clone(), text, ..File::default() }];
+        let Outcome { findings, policies, .. } = examine(&mut files, &[], None);
         let shown: Vec<&Resolved> = findings.iter().collect();
         let report = Report { files: &files, findings: &shown, policies: &policies, failures: &[name] };
         let sarif = report.sarif();
@@ -627,4 +627,63 @@ proptest! {
         prop_assert_eq!(junit.matches("<testcase ").count(), junit.matches("</testcase>").count());
         prop_assert!(!junit.chars().any(|c| (c.is_control() && c != '\n') || c == '\u{ffff}'), "{:?}", junit);
     }
+}
+
+/// A policy on port 53 of a VIP.
+fn of_vip(name: &str, created: Option<&str>) -> serde_json::Value {
+    let mut policy: serde_json::Value = serde_yaml::from_str(&good()).unwrap();
+    policy["metadata"]["name"] = name.into();
+    if let Some(created) = created {
+        policy["metadata"]["creationTimestamp"] = created.into();
+    }
+    policy
+}
+
+fn against(files: &[serde_json::Value], live: &Live) -> (Vec<Resolved>, Summary) {
+    let mut files: Vec<File> = files
+        .iter()
+        .map(|p| File { name: "new.json".to_owned(), text: p.to_string(), ..File::default() })
+        .collect();
+    let Outcome { findings, summary, .. } = examine(&mut files, &[], Some(live));
+    // Whatever is found can be drawn.
+    let painter = Painter::new(false);
+    findings.iter().for_each(|f| assert!(!painter.finding(&files, f).is_empty()));
+    (findings, summary)
+}
+
+#[test]
+fn what_is_new_loses_against_what_is_there() {
+    let live = Live::of(vec![of_vip("there", Some("2026-01-01T00:00:00Z"))], vec![]);
+    let (findings, summary) = against(&[of_vip("new", None)], &live);
+    let errors: Vec<&Resolved> = findings.iter().filter(|f| f.finding.severity == Severity::Error).collect();
+    assert_eq!(errors.len(), 1);
+    assert_eq!(errors[0].object, "LocalRedirectPolicy/new", "the older one wins, and that is in the cluster");
+    assert_eq!((summary.files, summary.objects), (1, 1), "what is there is not what was asked about");
+    // A file that says of the same policy what it will be is no second policy.
+    assert!(against(&[of_vip("there", None)], &live).0.iter().all(|f| f.finding.severity != Severity::Error));
+}
+
+#[test]
+fn without_files_the_cluster_is_checked() {
+    let old = of_vip("a", Some("2026-01-01T00:00:00Z"));
+    let young = of_vip("b", Some("2026-01-02T00:00:00Z"));
+    let live = Live::of(vec![young.clone(), old.clone()], vec![]);
+    let (findings, summary) = against(&[], &live);
+    assert_eq!((summary.files, summary.objects, summary.errors), (0, 2, 1));
+    assert_eq!(
+        findings.iter().find(|f| f.finding.severity == Severity::Error).unwrap().object,
+        "LocalRedirectPolicy/b"
+    );
+    // What does not concern the file is not told with it.
+    let other =
+        serde_json::from_str::<serde_json::Value>(&old.to_string().replace("169.254", "169.253")).unwrap();
+    let mut other = other;
+    other["metadata"]["name"] = "c".into();
+    other["metadata"]["creationTimestamp"] = serde_json::Value::Null;
+    let (findings, _) = against(&[other], &live);
+    assert!(
+        findings.iter().all(|f| f.object.ends_with("/c")),
+        "{:?}",
+        findings.iter().map(|f| &f.object).collect::<Vec<_>>()
+    );
 }
