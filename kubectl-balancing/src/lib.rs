@@ -32,6 +32,7 @@ pub mod text;
 pub mod top;
 pub mod trace;
 pub mod tui;
+mod unread;
 pub mod validate;
 pub mod version;
 

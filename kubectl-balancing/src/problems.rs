@@ -15,6 +15,7 @@ use crate::{
     nodes::unmet,
     sample::{Board, NodeSample},
     text::{list, plural, scaled},
+    unread,
 };
 
 /// Problems that are listed at the most: nobody reads more.
@@ -164,7 +165,7 @@ fn whole_node(node: &NodeSample, found: &mut Folded) {
         found.add(Severity::Error, &c.reason, "node", name, &message, next_of(&c.reason, &c.message));
     }
     for e in &status.source_errors {
-        let next = format!("correct it: kubectl balancing validate -f {}", e.file);
+        let next = unread::next(status, e);
         found.add(Severity::Error, "SourceError", &format!("file {}", e.file), name, &e.to_string(), next);
     }
     for map in &status.datapath.maps {
@@ -262,7 +263,13 @@ fn not_effective(status: &NodeStatus, policy: &PolicyStatus, found: &mut Folded)
         ("", state) => format!("its state is {state}"),
         (message, _) => message.to_owned(),
     };
-    found.add(severity, &policy.reason, &object, &status.node.name, &message, policy_next(policy));
+    let (message, next) = match unread::service(policy, status) {
+        Some(e) if policy.reason == reason::SERVICE_NOT_FOUND => {
+            (format!("its Service cannot be read: {e}"), unread::next(status, e))
+        }
+        _ => (message, policy_next(policy)),
+    };
+    found.add(severity, &policy.reason, &object, &status.node.name, &message, next);
 }
 
 fn policy_next(policy: &PolicyStatus) -> String {

@@ -10,13 +10,13 @@ pub enum What {
     #[value(alias = "policy", alias = "lr", alias = "bl")]
     Policies,
     /// A row a node: does its agent report, how full are its maps?
-    #[value(alias = "node")]
+    #[value(alias = "node", alias = "no")]
     Nodes,
     /// A row an address and port that clients dial.
-    #[value(alias = "frontend")]
+    #[value(alias = "frontend", alias = "fe")]
     Frontends,
     /// A row a backend, with its share of the traffic.
-    #[value(alias = "backend")]
+    #[value(alias = "backend", alias = "be")]
     Backends,
     /// Decisions as they are made. Live only; without a terminal `kubectl balancing trace` prints them.
     #[value(skip)]

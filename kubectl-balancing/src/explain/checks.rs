@@ -16,6 +16,7 @@ use super::{
 use crate::{
     columns::state_word,
     text::{age_at, list, plural},
+    unread,
 };
 
 /// The steps in order. After a failed one the others are not reached.
@@ -76,7 +77,7 @@ pub(super) fn checks(
     let mut steps = Steps::default();
     steps.add("SpecValid", spec_valid(policy));
     steps.add("NodeSelected", node_selected(policy, facts.status));
-    steps.add("FrontendResolved", frontend_resolved(policy));
+    steps.add("FrontendResolved", frontend_resolved(policy, facts.status));
     steps.add("NoConflict", no_conflict(policy, facts.status));
     steps.add("SourcesFresh", sources_fresh(policy, facts.status));
     steps.add("BackendsSelected", backends_selected(policy, facts.status));
@@ -119,10 +120,19 @@ fn node_selected(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     })
 }
 
-fn frontend_resolved(policy: &PolicyStatus) -> Found {
+fn frontend_resolved(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     let service = policy.wanted.service.as_deref().unwrap_or_default();
     let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
     let look = format!("kubectl get service -n {namespace} {name} -o yaml");
+    if policy.reason == reason::SERVICE_NOT_FOUND
+        && let Some(e) = unread::service(policy, status)
+    {
+        return failed(
+            format!("the Service cannot be read: {e}"),
+            format!("a Service {service} that can be read"),
+            unread::next(status, e),
+        );
+    }
     match policy.reason.as_str() {
         reason::SERVICE_NOT_FOUND => failed(
             message_or(policy, &format!("Service {service} does not exist")),
@@ -195,22 +205,19 @@ fn no_conflict(policy: &PolicyStatus, status: &NodeStatus) -> Found {
 fn sources_fresh(policy: &PolicyStatus, status: &NodeStatus) -> Found {
     let object = format!("{}/{}", policy.kind, policy.name);
     if let Some(e) = status.source_errors.iter().find(|e| e.object == object) {
-        return warning(
-            e.to_string(),
-            "a file that can be read",
-            format!("kubectl balancing validate -f {}", e.file),
-        );
+        return warning(e.to_string(), "a policy that can be read", unread::next(status, e));
     }
     // What is wrong with another policy is no concern of this one.
-    let kinds = [PolicyKind::LocalRedirectPolicy, PolicyKind::BalancingPolicy];
-    let of_a_policy = |object: &str| kinds.iter().any(|k| object.split('/').next() == Some(k.as_str()));
-    let errors: Vec<_> = status.source_errors.iter().filter(|e| !of_a_policy(&e.object)).collect();
+    let errors: Vec<_> = status.source_errors.iter().filter(|e| !unread::is_policy(&e.object)).collect();
     if let Some(first) = errors.first() {
         let objects = plural(errors.len(), "object or file", "objects or files");
         return warning(
             format!("{objects} cannot be read; first: {first}"),
             "sources that are read completely: what is missing may be what this policy needs",
-            "kubectl balancing top --once",
+            match errors[..] {
+                [only] => unread::next(status, only),
+                _ => "kubectl balancing status: what to do about each".to_owned(),
+            },
         );
     }
     let synced = status.conditions.iter().find(|c| c.type_ == condition::SOURCES_SYNCED);

@@ -28,6 +28,7 @@ use crate::{
     status::{agent_text, gauge, kernel_text, sources_text},
     table::tone_colour,
     text::{NONE, age_at, list, near, plural, sanitise},
+    unread,
 };
 
 /// Arguments of `explain node`.
@@ -270,7 +271,7 @@ fn sources_synced(status: &NodeStatus) -> Check {
             1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
-        let next = format!("kubectl balancing validate -f {}", e.file);
+        let next = unread::next(status, e);
         return check(code, CheckStatus::Failed, format!("{place}: {}{more}", e.message), expected, &next);
     }
     if let Some(c) = unmet(status, condition::SOURCES_SYNCED) {

@@ -204,6 +204,8 @@ fn tab(model: &Model, what: What, narrow: bool) -> [Span<'static>; 2] {
     let count = match what {
         What::Trace => String::new(),
         _ if model.board.is_none() => String::new(),
+        // Where there is no room for all counts, that of the problems is the one to know.
+        What::Problems if model.count(what) > 0 => format!(" {}", model.count(what)),
         _ if narrow && !here => String::new(),
         _ => format!(" {}", model.count(what)),
     };
