@@ -174,15 +174,45 @@ pub(super) fn update_array_of_maps(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>)
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr, 32).map(drop)
 }
 
-/// Gives memory that is free, and that the allocator keeps, back to the machine: after a first sync that is a quarter of
-/// what the process has.
+/// Gives back to the machine what only a start or as large a change needed: memory that is free and that the allocator
+/// keeps, and the code that read and converted it all.
 pub fn release_memory() {
+    release_code();
     // Others either do so by themselves or cannot.
     #[cfg(target_env = "gnu")]
     // SAFETY: may be called at any time, from any thread; it touches free memory only.
     unsafe {
         libc::malloc_trim(0);
     }
+}
+
+/// Unmaps the pages of code that this process has used so far. What goes on being used is mapped again at its next use,
+/// from the page cache; the rest counts for this process no more, and the kernel may take it where memory is short.
+fn release_code() {
+    let Ok(maps) = std::fs::read_to_string("/proc/self/maps") else { return };
+    for (first, bytes) in maps.lines().filter_map(code_of_file) {
+        // SAFETY: a private mapping of a file that nothing in this process writes to: position-independent code is not
+        // relocated. Its pages are read from the file again when they are used.
+        // What cannot be given back stays.
+        let _ = unsafe {
+            rustix::mm::madvise(
+                std::ptr::without_provenance_mut(first),
+                bytes,
+                rustix::mm::Advice::LinuxDontNeed,
+            )
+        };
+    }
+}
+
+/// Address and length of the mapping in a line of `/proc/PID/maps`, if it is code of a file that cannot be written to.
+fn code_of_file(line: &str) -> Option<(usize, usize)> {
+    let mut fields = line.split_ascii_whitespace();
+    let (first, end) = fields.next()?.split_once('-')?;
+    let (first, end) = (usize::from_str_radix(first, 16).ok()?, usize::from_str_radix(end, 16).ok()?);
+    let is_code = fields.next()? == "r-xp";
+    // After the offset and the device; 0 is no file.
+    let is_file = fields.nth(2)? != "0";
+    (is_code && is_file).then_some((first, end.checked_sub(first)?))
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`, the clock of the kernel programs.
@@ -285,4 +315,44 @@ impl<T> Drop for Mapped<T> {
 /// Makes what was written before visible before what is written after.
 pub(super) fn release_fence() {
     std::sync::atomic::fence(Ordering::Release);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_code_of_files_is_unmapped() {
+        let code = "7f0000001000-7f0000003000 r-xp 00001000 fe:00 1234        /usr/bin/x y";
+        assert_eq!(code_of_file(code), Some((0x7f00_0000_1000, 0x2000)));
+        for other in [
+            // Relocated, and only then made read-only.
+            "7f0000003000-7f0000004000 r--p 00003000 fe:00 1234 /usr/bin/x",
+            "7f0000003000-7f0000004000 rw-p 00003000 fe:00 1234 /usr/bin/x",
+            "7f0000003000-7f0000004000 r-xs 00003000 fe:00 1234 /usr/bin/x",
+            "7ffd00000000-7ffd00002000 r-xp 00000000 00:00 0 [vdso]",
+            "7f0000003000-7f0000004000 r-xp 00000000 00:00 0",
+            "7f0000003000-7f0000004000",
+            "",
+        ] {
+            assert_eq!(code_of_file(other), None, "{other}");
+        }
+    }
+
+    /// What was unmapped runs on, on every thread.
+    #[test]
+    fn code_is_there_again_when_it_is_used() {
+        let sum = || (0..1000_u64).map(|n| n.to_string().len()).sum::<usize>();
+        std::thread::scope(|scope| {
+            let others: Vec<_> =
+                (0..2).map(|_| scope.spawn(|| (0..50).map(|_| sum()).sum::<usize>())).collect();
+            for _ in 0..50 {
+                release_memory();
+            }
+            for other in others {
+                assert_eq!(other.join().unwrap(), 50 * 2890);
+            }
+        });
+        assert_eq!(sum(), 2890);
+    }
 }

@@ -162,11 +162,11 @@ impl Reader<'_> {
         }
         if let Kind::Policy(kind) = kind {
             let record = self.policy(kind, object);
-            self.insert(key, Object::Policy(record.into()), object);
+            self.insert(Object::Policy(record.into()), object);
             return;
         }
         match self.convert(kind, object) {
-            Ok(record) => self.insert(key, record, object),
+            Ok(record) => self.insert(record, object),
             Err(fault) => {
                 self.contents.unidentified |= object.name.is_empty();
                 self.contents.not_understood.push(key);
@@ -183,7 +183,9 @@ impl Reader<'_> {
         }
     }
 
-    fn insert(&mut self, key: ObjectKey, record: Object, object: &Manifest) {
+    fn insert(&mut self, record: Object, object: &Manifest) {
+        // The record's own key shares its strings.
+        let key = record.key();
         let placed = Placed { object: record, line: object.line, column: object.column };
         self.contents.objects.insert(key, placed);
     }

@@ -1,7 +1,7 @@
 //! What a folder of files says together: which file an object is taken from, what is in force, what is wrong.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, hash_map::Entry},
     ffi::OsStr,
     sync::Arc,
 };
@@ -38,10 +38,10 @@ fn is_invalid(placed: &Placed) -> bool {
 #[derive(Debug, Default)]
 pub(super) struct Folder {
     files: BTreeMap<FileName, File>,
-    /// The files that an object stands in, by name.
-    owners: HashMap<ObjectKey, Vec<FileName>>,
-    /// Objects that stand in several files.
-    duplicates: BTreeSet<ObjectKey>,
+    /// The first file by name that an object stands in.
+    owners: HashMap<ObjectKey, FileName>,
+    /// All files, by name, that an object stands in which stands in several.
+    duplicates: BTreeMap<ObjectKey, Vec<FileName>>,
     /// Files in which something is wrong.
     faulty: BTreeSet<FileName>,
     /// Files of which something has not been understood since the start.
@@ -168,7 +168,7 @@ impl Folder {
         if self.before.contains_key(key) {
             return;
         }
-        let in_force = match self.owners.get(key).and_then(|all| all.first()) {
+        let in_force = match self.owners.get(key) {
             Some(first) if first == name => own.get(key),
             Some(first) => self.files.get(first).and_then(|f| f.objects.get(key)),
             None => None,
@@ -177,28 +177,41 @@ impl Folder {
     }
 
     fn own(&mut self, key: &ObjectKey, name: &FileName) {
-        let all = self.owners.entry(key.clone()).or_insert_with(|| Vec::with_capacity(1));
+        let first = match self.owners.entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(Arc::clone(name));
+                return;
+            }
+            Entry::Occupied(entry) if entry.get() == name => return,
+            Entry::Occupied(entry) => entry.into_mut(),
+        };
+        let all = self.duplicates.entry(key.clone()).or_insert_with(|| vec![Arc::clone(first)]);
         if let Err(at) = all.binary_search(name) {
             all.insert(at, Arc::clone(name));
         }
-        if all.len() > 1 {
-            self.duplicates.insert(key.clone());
+        if name < first {
+            *first = Arc::clone(name);
         }
     }
 
     fn disown(&mut self, key: &ObjectKey, name: &FileName) {
-        let Some(all) = self.owners.get_mut(key) else { return };
+        let Some(all) = self.duplicates.get_mut(key) else {
+            if self.owners.get(key) == Some(name) {
+                self.owners.remove(key);
+            }
+            return;
+        };
         all.retain(|f| f != name);
+        if let Some(first) = all.first() {
+            self.owners.insert(key.clone(), Arc::clone(first));
+        }
         if all.len() < 2 {
             self.duplicates.remove(key);
-        }
-        if all.is_empty() {
-            self.owners.remove(key);
         }
     }
 
     fn in_force(&self, key: &ObjectKey) -> Option<&Object> {
-        let first = self.owners.get(key)?.first()?;
+        let first = self.owners.get(key)?;
         self.files.get(first)?.objects.get(key).map(|placed| &placed.object)
     }
 
@@ -219,8 +232,8 @@ impl Folder {
             let problems = self.files.get(name).map(|f| f.problems.as_slice()).unwrap_or_default();
             all.extend(problems.iter().map(|p| (shown(name), p.clone())));
         }
-        for key in &self.duplicates {
-            let Some([first, others @ ..]) = self.owners.get(key).map(Vec::as_slice) else { continue };
+        for (key, files) in &self.duplicates {
+            let [first, others @ ..] = files.as_slice() else { continue };
             for name in others {
                 let Some(placed) = self.files.get(name).and_then(|f| f.objects.get(key)) else { continue };
                 let problem = Problem {
