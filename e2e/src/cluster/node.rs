@@ -27,6 +27,8 @@ pub struct ClusterNode<'n> {
     /// Its agent. Declared first, so that it ends before its places go.
     pub agent: Agent,
     ground: Ground<'n>,
+    /// The file with its agent's token for the operator.
+    operator_token: PathBuf,
     /// The pod that its agent stands for.
     pub pod: OwnPod,
 }
@@ -58,7 +60,8 @@ impl<'n> ClusterNode<'n> {
         pod.report(&kube, &[network.v4(name), network.v6(name)], false)?;
         let ground = Ground::new(network, name)?;
         let agent = Agent::new(ground.places(Source::Kubeconfig(pod.kubeconfig.clone())));
-        Ok(Self { agent, ground, pod })
+        let operator_token = pod.projected_token(plane, "balancing-operator")?;
+        Ok(Self { agent, ground, operator_token, pod })
     }
 
     /// Starts its agent as the DaemonSet would, with these options besides, and waits until it is ready.
@@ -76,6 +79,8 @@ impl<'n> ClusterNode<'n> {
     /// The binary was not built, or an agent is running.
     pub fn spawn(&mut self, options: &Options) -> Result<()> {
         let mut options = options.clone();
+        let token = self.operator_token.display().to_string();
+        options.env.push(("BALANCING_OPERATOR_TOKEN".to_owned(), token));
         options.env = self.pod.variables().into_iter().chain(options.env).collect();
         self.agent.spawn(&options)
     }

@@ -95,6 +95,16 @@ impl OwnPod {
         self.object["metadata"]["name"].as_str().unwrap_or_default()
     }
 
+    /// The file with its token of an audience, as its kubelet would mount it.
+    ///
+    /// # Errors
+    /// The API server gives none, or the file cannot be written.
+    pub fn projected_token(&self, plane: &ControlPlane, audience: &str) -> Result<PathBuf> {
+        let path = plane.folder().join(format!("{}-{audience}.token", self.name()));
+        std::fs::write(&path, token_for(&plane.admin()?, &self.object, &[audience])?)?;
+        Ok(path)
+    }
+
     /// Says, as its kubelet would, that it runs at these addresses and is Ready or not.
     ///
     /// # Errors
@@ -132,13 +142,18 @@ pub fn running(addresses: &[IpAddr], ready: bool) -> Value {
 
 /// A token of the pod's service account for the API server, as the kubelet mounts it.
 fn token(kube: &Kube, pod: &Value) -> Result<String> {
+    token_for(kube, pod, &[])
+}
+
+/// A token of the pod's service account for these audiences.
+fn token_for(kube: &Kube, pod: &Value, audiences: &[&str]) -> Result<String> {
     let account = pod["spec"]["serviceAccountName"].as_str().context("a pod without a service account")?;
     let path = format!("{}/token", objects::path("ServiceAccount", NAMESPACE, account)?);
     let meta = &pod["metadata"];
     let request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
         "spec": {
-            "expirationSeconds": 7200,
+            "expirationSeconds": 7200, "audiences": audiences,
             "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]},
         },
     });

@@ -9,6 +9,7 @@ mod bed;
 mod chart;
 mod fixtures;
 mod hostile;
+mod live;
 mod nodes;
 mod operator;
 mod outage;
@@ -50,6 +51,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("nodes", nodes::TESTS),
     ("operator", operator::TESTS),
     ("webhook", webhook::TESTS),
+    ("live", live::TESTS),
     ("admission", admission::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),
