@@ -52,18 +52,51 @@ pub(super) fn folder_of(proc_cgroup: &str, mounts: &[Cgroup2Mount], below: &Path
 
 /// The cgroup of this process, if it lies strictly below `--cgroup-root`.
 ///
+/// In a container with a cgroup namespace of its own, paths tell only what the container sees: there the folder is looked
+/// for below `--cgroup-root` by its inode, which is the same through every mount.
+///
 /// # Errors
 /// The folders or `/proc/self` cannot be looked at.
 pub fn own_cgroup(cgroup_root: &Path) -> io::Result<Option<CgroupAt>> {
     let root = cgroup_root.canonicalize()?;
     let mounts = cgroup2_mounts(&std::fs::read_to_string("/proc/self/mountinfo")?);
-    let Some(folder) = folder_of(&std::fs::read_to_string("/proc/self/cgroup")?, &mounts, &root) else {
-        return Ok(None);
-    };
-    match depth(&root, &folder) {
-        None | Some(0) => Ok(None),
-        Some(level) => Ok(Some(CgroupAt { id: std::fs::metadata(&folder)?.ino(), level })),
+    own_below(&std::fs::read_to_string("/proc/self/cgroup")?, &mounts, &root)
+}
+
+/// The same, of the process whose `/proc/PID/cgroup` and mounts these are.
+pub(super) fn own_below(
+    proc_cgroup: &str,
+    mounts: &[Cgroup2Mount],
+    root: &Path,
+) -> io::Result<Option<CgroupAt>> {
+    if let Some(folder) = folder_of(proc_cgroup, mounts, root) {
+        return match depth(root, &folder) {
+            None | Some(0) => Ok(None),
+            Some(level) => Ok(Some(CgroupAt { id: std::fs::metadata(&folder)?.ino(), level })),
+        };
     }
+    let Some(seen) = folder_of(proc_cgroup, mounts, Path::new("/")) else { return Ok(None) };
+    let own = std::fs::metadata(seen)?;
+    let level = level_of(root, (own.dev(), own.ino()), 1)?;
+    Ok(level.map(|level| CgroupAt { id: own.ino(), level }))
+}
+
+/// How deep below the folder, whose own folders are at `level`, the one with this device and inode lies.
+fn level_of(folder: &Path, wanted: (u64, u64), level: u32) -> io::Result<Option<u32>> {
+    let entries = match std::fs::read_dir(folder) {
+        // Cgroups come and go.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        entries => entries?,
+    };
+    for entry in entries.flatten().filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())) {
+        if entry.metadata().is_ok_and(|found| (found.dev(), found.ino()) == wanted) {
+            return Ok(Some(level));
+        }
+        if let Some(found) = level_of(&entry.path(), wanted, level + 1)? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -436,3 +436,22 @@ fn the_pod_of_a_process_is_found_and_remembered() {
     assert_eq!(told(&another, &cgroup, std::process::id()), Some(wanted));
     assert_eq!(another.pod(u64::MAX, std::process::id()), None);
 }
+
+/// As a container of a DaemonSet sees it: its own part at one place, the node's whole hierarchy at another.
+#[test]
+fn in_a_cgroup_namespace_the_own_cgroup_is_found_by_its_inode() {
+    let (node, elsewhere) = (Folder::plain(), Folder::plain());
+    let own = node.make("kubepods/podx/container");
+    node.make("kubepods/pody/container");
+    let mounts = [
+        crate::config::Cgroup2Mount { point: own.clone(), root: "/".into() },
+        crate::config::Cgroup2Mount { point: node.0.clone(), root: "/../../..".into() },
+    ];
+    // By another path, as neither mount lies within the other.
+    let root = elsewhere.0.join("host");
+    std::os::unix::fs::symlink(&node.0, &root).unwrap();
+    let found = levels::own_below("0::/\n", &mounts, &root).unwrap().unwrap();
+    assert_eq!((found.id, found.level), (fs::metadata(&own).unwrap().ino(), 3));
+    let other = root.join("kubepods/pody");
+    assert!(levels::own_below("0::/\n", &mounts, &other).unwrap().is_none(), "it does not lie there");
+}
