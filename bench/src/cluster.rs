@@ -136,6 +136,8 @@ fn changes(network: &Network, plane: &ControlPlane, ids: &[String], times: u32) 
     }
     drop(worker);
     node.agent.sigterm()?;
+    // What is said of it when its node has gone is none of K3's writes.
+    kube.delete(&objects::path("LocalRedirectPolicy", "", "bench")?)?;
     Ok(all)
 }
 
@@ -295,7 +297,8 @@ impl Writes {
     }
 
     fn sum(&self, counts: impl Fn(&str) -> bool) -> f64 {
-        self.0.iter().filter(|(what, _)| counts(what)).map(|(_, count)| count).sum()
+        // Not `sum`, which is -0.0 where there is nothing.
+        self.0.iter().filter(|(what, _)| counts(what)).fold(0.0, |sum, (_, count)| sum + count)
     }
 
     /// All but renewals of leases.
@@ -348,9 +351,9 @@ fn writes(kube: &Kube) -> Result<Writes> {
     Ok(writes_in(&kube.get("/metrics")?.text))
 }
 
-/// Waits until nothing was written for a while, as far as that comes to pass.
+/// Waits until nothing was written for longer than the 10 s that a status may be kept back, as far as that comes to pass.
 fn settle(kube: &Kube) -> Result<()> {
-    const QUIET: Duration = Duration::from_secs(4);
+    const QUIET: Duration = Duration::from_secs(12);
     let began = Instant::now();
     let (mut last, mut since) = (writes(kube)?.all(), Instant::now());
     while since.elapsed() < QUIET && began.elapsed() < SOON {
@@ -468,7 +471,8 @@ apiserver_request_duration_seconds_count{resource=\"pods\",verb=\"POST\"} 800000
             writes.listed(),
             "40 APPLY nodebalancingstates/status, 3 PATCH pods/status, 2 POST events, 500 PUT leases"
         );
-        assert_eq!(writes.clone().since(&writes), Writes::default());
+        let none = writes.clone().since(&writes);
+        assert_eq!((&none, none.all().is_sign_positive()), (&Writes::default(), true));
     }
 
     #[test]
