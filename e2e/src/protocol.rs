@@ -212,7 +212,7 @@ pub struct Many {
 /// One operation of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Before and after the call that decides (`connect` or `sendto`), nanoseconds of CLOCK_MONOTONIC.
+    /// Before and after the call that decides (`connect` or `sendto`), nanoseconds of CLOCK_MONOTONIC_COARSE.
     pub span: (u64, u64),
     /// Where it ended; unspecified if it failed.
     pub at: SocketAddr,

@@ -107,6 +107,7 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
     let (sent_tcp, sent_udp) =
         (node.client_as("c1", "load")?.finish_load(true)?, node.client_as("c2", "load")?.finish_load(true)?);
     all_served(network, &sent_tcp, &["l1:81"])?;
+    bed::all_named(&sent_udp)?;
     all_served(network, &sent_udp, &["l1:5353"])?;
     let grown = node.agent.log().matches(GROWN).count();
     ensure!(grown >= 3, "the maps have grown only {grown} times:\n{}", node.agent.log_tail());
@@ -158,6 +159,7 @@ fn killed_while_the_maps_grow(network: &Network) -> Result<()> {
     let (sent_tcp, sent_udp) =
         (node.client_as("c1", "load")?.finish_load(true)?, node.client_as("c2", "load")?.finish_load(true)?);
     all_served(network, &sent_tcp, &["l1:81"])?;
+    bed::all_named(&sent_udp)?;
     all_served(network, &sent_udp, &["l1:5353"])
 }
 

@@ -110,6 +110,7 @@ fn kill_9_under_load_with_changes_meanwhile(network: &Network) -> Result<()> {
     }
     let (tcp, udp) = finish_loads(&mut node)?;
     all_served(network, &tcp, &["l1:81", "l2:81"])?;
+    bed::all_named(&udp)?;
     all_served(network, &udp, &["l1:5353", "l2:5353"])?;
     node.healthy()
 }
@@ -170,6 +171,7 @@ fn another_map_layout_takes_over_under_load(network: &Network) -> Result<()> {
     }
     let (tcp, udp) = finish_loads(&mut node)?;
     all_served(network, &tcp, &["l1:81"])?;
+    bed::all_named(&udp)?;
     all_served(network, &udp, &["l1:5353"])?;
     // Nothing of the old layout stays pinned.
     let others: Vec<_> =
@@ -195,6 +197,7 @@ fn another_limit_takes_over_under_load(network: &Network) -> Result<()> {
     }
     let (tcp, udp) = finish_loads(&mut node)?;
     all_served(network, &tcp, &["l1:81"])?;
+    bed::all_named(&udp)?;
     all_served(network, &udp, &["l1:5353"])
 }
 
@@ -223,6 +226,7 @@ fn killed_before_it_could_fill_its_maps(network: &Network) -> Result<()> {
     }
     let (tcp, udp) = finish_loads(&mut node)?;
     all_served(network, &tcp, &["l1:81"])?;
+    bed::all_named(&udp)?;
     all_served(network, &udp, &["l1:5353"])
 }
 

@@ -81,6 +81,9 @@ fn exact_and_counted(network: &Network, mode: Mode, threads: u16) -> Result<()> 
     let after = counts(&node)?;
 
     all_served(network, &records, &[&format!("l1:{local_port}"), &format!("r1:{remote_port}")])?;
+    if udp {
+        bed::all_named(&records)?;
+    }
     exact(network, &records, LIMIT, 3)?;
     let [redirects, local, drops, remote] = std::array::from_fn(|i| after[i] - before[i]);
     let seen = records.iter().filter(|r| redirected(network)(r)).count() as u64;
@@ -105,6 +108,7 @@ fn all_ports_and_families_share_one_budget(network: &Network) -> Result<()> {
     let udp = udp_client.finish_load(false)?;
     let tcp = node.client("c1")?.finish_load(true)?;
     all_served(network, &tcp, &["l1:81", "r1:80"])?;
+    bed::all_named(&udp)?;
     all_served(network, &udp, &["l1:5353", "r1:53"])?;
     for (records, ip) in [(&tcp, network.v6("l1")), (&udp, network.v6("l1")), (&tcp, network.v4("l1"))] {
         ensure!(
