@@ -46,8 +46,8 @@ const INTERRUPTED: u8 = 130;
   kubectl balancing explain connection --to 10.96.0.10:53/udp
   kubectl balancing validate -f policies/                 before they are applied
 
-Exit status: 0 done, 1 failed or found what must not be, 2 wrong usage (an unknown flag, column or field,
-an expression that cannot be read). `kubectl balancing validate --help` names its own."
+Exit status: 0 done, 1 failed or found what must not be, 2 wrong usage (an unknown flag, column
+or field, an expression that cannot be read). `kubectl balancing validate --help` names its own."
 )]
 pub struct Cli {
     /// Ask this agent, without any cluster: unix:PATH or http://HOST:PORT [env: BALANCING_AGENT]
@@ -267,8 +267,11 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(0)
         }
         Some(Command::Version(args)) => {
-            let target = if args.client { None } else { Some(target().await?) };
-            version::run(args, target.as_ref(), &mut out, &mut io::stderr().lock()).await?;
+            let asked = if args.client { Ok(None) } else { target().await.map(Some) };
+            let known = asked.as_ref().ok().and_then(Option::as_ref);
+            version::run(args, known, &mut out, &mut io::stderr().lock()).await?;
+            // Where nobody is there to be asked, this program's version is told all the same.
+            asked?;
             Ok(0)
         }
         None => help(&mut out, ""),

@@ -156,7 +156,8 @@ fn what_changes_is_watched_until_ctrl_c_and_through_a_restart_of_the_agent() {
     assert!(err.by_ref().any(|l| l.starts_with("warning: failed to reach the agent")));
     world.lock().unwrap().policy("edge-proxy").reason = "Programmed".to_owned();
     let _server = changing(&world, Some(path));
-    assert!(err.by_ref().any(|l| l == "The agent answers again."));
+    let again = err.by_ref().find(|l| !l.starts_with("warning: ") && !l.starts_with("  "));
+    assert_eq!(again.as_deref(), Some("There are answers again."));
     let changed = out.next().unwrap();
     assert!(changed.starts_with("edge-proxy ") && changed.contains("Programmed"), "{changed}");
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT)
@@ -324,6 +325,19 @@ fn no_agent_is_told_at_once() {
         }
     }
     let _ = std::fs::remove_file(&left_over);
+}
+
+/// Who asks for the version asks for this program's, too: with a configuration that leads nowhere as well.
+#[test]
+fn the_version_is_told_where_nobody_can_be_asked() {
+    let output = command("unix:/nonexistent", &["version"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("Client:  "), "{}", stderr(&output));
+    let kubeconfig = ["version", "--kubeconfig", "/nonexistent/kubeconfig"];
+    let output = command("", &kubeconfig).env_remove("BALANCING_AGENT").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).starts_with("Client:  "), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/nonexistent/kubeconfig"), "{}", stderr(&output));
 }
 
 #[test]
