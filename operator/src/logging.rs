@@ -13,7 +13,7 @@ use crate::config::{Config, LogFormat};
 pub fn init(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let variable = std::env::var("RUST_LOG").ok();
     let level = config.log_level.clone().or(variable).unwrap_or_else(|| "info".to_owned());
-    let filter = EnvFilter::try_new(&level)?;
+    let filter = EnvFilter::try_new(quiet(&level))?;
     let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
     let layer = match config.log_format {
         LogFormat::Text => lines.with_ansi(false).with_filter(filter).boxed(),
@@ -22,4 +22,30 @@ pub fn init(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     Ok(tracing_subscriber::registry().with(layer).try_init()?)
+}
+
+/// The client of the API server logs each failed request as an error, whoever deals with it and says so, and so does the
+/// lease's crate: that is left out, unless it is asked for by name.
+fn quiet(asked: &str) -> String {
+    let mut level = asked.to_owned();
+    for (name, target) in
+        [("kube_client", "kube_client::client"), ("kube_lease_manager", "kube_lease_manager")]
+    {
+        if !asked.contains(name) {
+            level.push_str(&format!(",{target}=off"));
+        }
+    }
+    level
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_libraries_say_of_failed_requests_is_left_out_unless_asked_for() {
+        assert_eq!(quiet("info"), "info,kube_client::client=off,kube_lease_manager=off");
+        assert_eq!(quiet("info,kube_client=debug"), "info,kube_client=debug,kube_lease_manager=off");
+        assert!(EnvFilter::try_new(quiet("info")).is_ok());
+    }
 }

@@ -26,6 +26,7 @@ use kube::{
     core::DeserializeGuard,
     runtime::{
         WatchStreamExt,
+        utils::Backoff,
         watcher::{self, Event},
     },
 };
@@ -41,6 +42,38 @@ use crate::{
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Records made between two clean-ups of shared strings.
 const SHRINK: usize = 4096;
+
+/// Shortest pause of a watch after a failure. It doubles up to the longest.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
+/// Longest pause. An outage of the API server is often followed by another failure, a version that is too old: kube's own
+/// pauses, up to 30 s each, would leave the operator blind for a minute.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pauses of a watch after failures.
+#[derive(Clone, Copy, Debug)]
+struct Pauses(Duration);
+
+impl Default for Pauses {
+    fn default() -> Self {
+        Self(SHORTEST_PAUSE)
+    }
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        Some(pause)
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -269,12 +302,14 @@ where
         mut set: impl FnMut(K) -> Result<Change, String> + Send,
         gone: impl Fn(&str, &str) -> Change + Send,
     ) {
-        let events = watcher::watcher(self.api.clone(), self.config.clone()).default_backoff();
+        let events = watcher::watcher(self.api.clone(), self.config.clone()).backoff(Pauses::default());
         let mut events = std::pin::pin!(events);
         let mut told: Option<(String, tokio::time::Instant)> = None;
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
+                // The version to go on from is too old, as after an outage: the watcher lists again.
+                Err(watcher::Error::WatchError(status)) if status.code == 410 => continue,
                 Err(error) => {
                     let text = error.to_string();
                     let now = tokio::time::Instant::now();
@@ -355,5 +390,19 @@ where
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
+        let mut pauses = Pauses::default();
+        let first: Vec<u128> = pauses.by_ref().take(7).map(|p| p.as_millis()).collect();
+        assert_eq!(first, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        pauses.reset();
+        assert_eq!(pauses.next(), Some(SHORTEST_PAUSE));
     }
 }
