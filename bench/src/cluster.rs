@@ -318,7 +318,7 @@ impl Writes {
 
     fn listed(&self) -> String {
         let items: Vec<_> = self.0.iter().map(|(what, count)| format!("{count} {what}")).collect();
-        items.join(", ")
+        if items.is_empty() { "nothing".to_owned() } else { items.join(", ") }
     }
 }
 
@@ -472,6 +472,7 @@ apiserver_request_duration_seconds_count{resource=\"pods\",verb=\"POST\"} 800000
             "40 APPLY nodebalancingstates/status, 3 PATCH pods/status, 2 POST events, 500 PUT leases"
         );
         let none = writes.clone().since(&writes);
+        assert_eq!(none.listed(), "nothing");
         assert_eq!((&none, none.all().is_sign_positive()), (&Writes::default(), true));
     }
 
