@@ -270,6 +270,29 @@ impl<S: Store, C: Clock> Programmer<S, C> {
         Ok(this)
     }
 
+    /// Exempts cgroups, the agent's own, from every policy that was taken over, before anything is known of the policies.
+    /// An agent that starts anew is in a new cgroup: a policy that sends what it dials to a pod that is no API server
+    /// would keep it from ever hearing that the policy is gone.
+    ///
+    /// # Errors
+    /// The map of callers is full, or cannot be written.
+    pub fn exempt(&mut self, cgroups: &BTreeSet<u64>) -> Result<(), StoreError> {
+        let mut flags = Vec::new();
+        for entry in self.policies.values_mut() {
+            for &cgroup in cgroups.difference(&entry.callers.clone()) {
+                self.store.insert_caller(&CallerKey { cgroup, class: entry.index, spare: 0 })?;
+                self.written.note("callers", "insert");
+                entry.callers.insert(cgroup);
+                self.caller_count += 1;
+            }
+            flags.push((entry.index, entry.flags()));
+        }
+        for (index, flags) in flags {
+            self.reflag(index, flags);
+        }
+        Ok(())
+    }
+
     /// The maps may become larger, up to this; without it they are as large as they may be. Where they are larger already
     /// no more is used of them.
     #[must_use]

@@ -165,10 +165,13 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
     // Its receiver is gone only when the agent ends.
     let grace = Grace::start(move || drop(passed.send(Message::Grace)));
     let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
-    let programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?.up_to(most);
+    let mut programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?.up_to(most);
+    let context = context(config)?;
+    if let Err(error) = programmer.exempt(&context.own_cgroups) {
+        tracing::warn!(%error, "failed to exempt the agent itself from the policies that are in force");
+    }
     let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
-    let core =
-        Core::new(context(config)?, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
+    let core = Core::new(context, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
     let shared = Arc::new(Shared {
         core: Mutex::new(core),
         features: opened.attachment.features(),

@@ -577,6 +577,26 @@ fn an_index_is_not_another_policys_while_a_frontend_still_has_it() {
 }
 
 #[test]
+fn an_agent_that_starts_anew_is_exempt_before_it_hears_of_anything() {
+    let mut bench = Bench::new(LIMITS);
+    let frontends = vec![(frontend(1), Some(ladder(Some((1, &hosts([1]))), None)))];
+    bench.apply(Changes { frontends, ..settings(1, 0, &[]) });
+    bench.settle_all();
+    let flags = |bench: &Bench| bench.found()[&frontend(1)].flags & FRONTEND_CALLERS;
+    assert_eq!(flags(&bench), 0, "nobody is exempt yet, so nobody is looked for");
+    bench.restart();
+    bench.programmer.exempt(&BTreeSet::from([77])).unwrap();
+    let callers =
+        |bench: &Bench| -> Vec<u64> { bench.memory.borrow().callers.iter().map(|k| k.cgroup).collect() };
+    assert_eq!((callers(&bench), flags(&bench)), (vec![77], FRONTEND_CALLERS));
+    // The policies then say who is exempt, itself included; the agent before it is not any longer.
+    bench.restart();
+    bench.programmer.exempt(&BTreeSet::from([78])).unwrap();
+    bench.apply(settings(1, 0, &[78]));
+    assert_eq!(callers(&bench), [78]);
+}
+
+#[test]
 fn callers_find_room_as_soon_as_others_leave() {
     let mut bench = Bench::new(Limits { callers: 2, ..LIMITS });
     bench.apply(settings(1, 0, &[1, 2]));
