@@ -302,7 +302,11 @@ fn agent_of(target: Target, what: &str) -> anyhow::Result<Client> {
     match target {
         Target::Agent(client) => Ok(client),
         Target::Cluster(_) => {
-            let message = format!("`{what}` asks the agent of one node: name it with --agent");
+            let message = format!(
+                "`{what}` asks the agent of one node, which is not reached through a cluster: run it on that node, with \
+                 --agent unix:{}",
+                target::DEFAULT_AGENT
+            );
             Err(output::Error::Usage(message).into())
         }
     }

@@ -221,7 +221,7 @@ impl Asked {
                 };
                 let what = if *kind == Kind::Nodes { STATES.resource() } else { LOCAL_REDIRECTS.resource() };
                 match sample.cluster.as_deref().and_then(|f| f.gaps.iter().find(|g| g.resource == what)) {
-                    Some(gap) if nothing => Err(Error::Gap(gap.clone())),
+                    Some(gap) if nothing => Err(Error::Gap(Box::new(gap.clone()))),
                     _ => Ok(sample),
                 }
             }
@@ -229,9 +229,10 @@ impl Asked {
                 let (_, sample) = feed.next(interval.max(Duration::from_secs(1))).await?;
                 let facts = sample.cluster.as_deref().filter(|f| f.uncounted.is_some());
                 match facts.and_then(|f| f.gaps.last()) {
-                    Some(gap) => {
-                        Err(Error::Gap(Gap { missing: "frontends and backends".to_owned(), ..gap.clone() }))
-                    }
+                    Some(gap) => Err(Error::Gap(Box::new(Gap {
+                        missing: "frontends and backends".to_owned(),
+                        ..gap.clone()
+                    }))),
                     None => Ok(sample),
                 }
             }

@@ -15,7 +15,7 @@ pub enum Error {
     Unreachable(#[from] crate::cluster::read::Unreachable),
     /// What was asked for cannot be read.
     #[error("{}", crate::cluster::read::gap_text(.0))]
-    Gap(Gap),
+    Gap(Box<Gap>),
     /// There is no such thing.
     #[error("{0}")]
     NotFound(String),

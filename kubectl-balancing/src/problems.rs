@@ -139,7 +139,7 @@ fn unheard(fact: &PolicyFact, board: &Board, found: &mut Folded) {
 }
 
 fn absent(node: &NodeTopItem, found: &mut Folded) {
-    let next = "kubectl get pods -A -o wide -l app=balancing-agent: does the agent run there? see its log"
+    let next = "kubectl get pods -A -o wide -l app.kubernetes.io/component=agent: does the agent run there? see its log"
         .to_owned();
     match node.state {
         NodeState::Stale | NodeState::Missing => {

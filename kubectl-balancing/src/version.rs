@@ -66,7 +66,7 @@ async fn agents(target: &Target) -> Result<Vec<AgentVersion>, Error> {
             let states = cluster.connection.list("agents", STATES, None, "").await;
             let states = match states {
                 Ok(states) => states,
-                Err(failure) => return Err(Error::Gap(failure.gap()?)),
+                Err(failure) => return Err(Error::Gap(Box::new(failure.gap()?))),
             };
             Ok(states.iter().filter_map(NodeState::of).map(of_state).collect())
         }

@@ -13,6 +13,7 @@ mod live;
 mod nodes;
 mod operator;
 mod outage;
+mod plugin;
 mod policies;
 mod release;
 mod simulate;
@@ -52,6 +53,7 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("operator", operator::TESTS),
     ("webhook", webhook::TESTS),
     ("live", live::TESTS),
+    ("plugin", plugin::TESTS),
     ("admission", admission::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),

@@ -71,7 +71,8 @@ impl Memory {
         for name in gone {
             self.nodes.remove(&name);
         }
-        let passed = self.last.map(|last| frame.time.duration_since(last)).filter(|p| p.is_positive());
+        let passed =
+            self.last.map(|last| frame.time.duration_since(last)).filter(jiff::SignedDuration::is_positive);
         self.last = Some(frame.time);
         for said in self.nodes.values_mut().filter(|s| !s.stale) {
             // Whoever is not in the frame has counted nothing more until now.
@@ -208,7 +209,7 @@ impl Live {
         }
         let body = Limited::new(response.into_body(), LONGEST_ERROR).collect();
         let body = tokio::time::timeout(BEGINS, body).await.ok().and_then(Result::ok);
-        let body = body.map(|b| b.to_bytes()).unwrap_or_default();
+        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let text = String::from_utf8_lossy(&body[..body.len().min(300)]).into_owned();
         let said = serde_json::from_slice::<Status>(&body).unwrap_or_default();
         let message = if said.message.is_empty() { text } else { said.message };

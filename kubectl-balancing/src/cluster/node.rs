@@ -37,7 +37,8 @@ pub async fn run(args: &NodeArgs, cluster: &Cluster, out: &mut dyn Write, colour
     let mut read = cluster.read(Wanted::ALL).await?;
     if read.states.is_none() {
         let gap = read.gaps.iter().find(|g| g.resource == STATES.resource()).cloned();
-        return Err(gap.map_or_else(|| Error::NotFound("no node can be read".to_owned()), Error::Gap));
+        return Err(gap
+            .map_or_else(|| Error::NotFound("no node can be read".to_owned()), |g| Error::Gap(Box::new(g))));
     }
     let states = read.states.clone().unwrap_or_default();
     let names: Vec<&str> = states.iter().map(|s| s.name.as_str()).collect();

@@ -53,11 +53,10 @@ pub async fn run(
     let read = cluster.read(Wanted::ALL).await?;
     let Some(policies) = &read.policies else {
         // Neither kind: the first gap says why.
-        return Err(read
-            .gaps
-            .first()
-            .cloned()
-            .map_or_else(|| Error::NotFound("no policy can be read".to_owned()), Error::Gap));
+        return Err(read.gaps.first().cloned().map_or_else(
+            || Error::NotFound("no policy can be read".to_owned()),
+            |g| Error::Gap(Box::new(g)),
+        ));
     };
     let is_meant = |p: &&PolicyFact| p.policy.name == name && kind.is_none_or(|k| k == p.policy.kind);
     let found: Vec<&PolicyFact> = policies.iter().filter(is_meant).collect();

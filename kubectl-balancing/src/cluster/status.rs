@@ -20,7 +20,7 @@ use crate::{
     sample::{Board, Sample},
     status::{StatusArgs, problems_list},
     table::tone_colour,
-    text::{NONE, list, plural, sanitise},
+    text::{NONE, UNKNOWN, list, plural, sanitise},
 };
 
 /// What is said of a stream that can be read.
@@ -114,7 +114,12 @@ fn text(s: &ClusterStatus, colour: bool) -> String {
     };
     field(&mut out, "Live view", &live);
     let nodes = s.coverage.fresh as usize + s.coverage.stale as usize + s.coverage.missing.len();
-    field(&mut out, "Nodes", &sanitise(&counted(nodes, &s.nodes)));
+    let hidden = |resource: &str| s.gaps.iter().any(|g| g.resource.starts_with(resource));
+    let known = match nodes {
+        0 if hidden("nodebalancingstates.") => UNKNOWN.to_owned(),
+        _ => counted(nodes, &s.nodes),
+    };
+    field(&mut out, "Nodes", &sanitise(&known));
     if !s.coverage.missing.is_empty() {
         field(&mut out, "Missing", &sanitise(&list(&s.coverage.missing, 10)));
     }
@@ -125,7 +130,11 @@ fn text(s: &ClusterStatus, colour: bool) -> String {
     let words = [("True", "Ready"), ("False", "not Ready"), ("Unknown", "not judged yet")];
     let ready: BTreeMap<String, u32> =
         words.iter().filter_map(|(key, word)| Some(((*word).to_owned(), *s.ready.get(*key)?))).collect();
-    field(&mut out, "Policies", &sanitise(&counted(s.policies as usize, &ready)));
+    let known = match s.policies {
+        0 if hidden("localredirectpolicies.") => UNKNOWN.to_owned(),
+        n => counted(n as usize, &ready),
+    };
+    field(&mut out, "Policies", &sanitise(&known));
     problems_list(&mut out, &s.problems, true, colour);
     if !s.gaps.is_empty() {
         out.push_str("Not read:\n");

@@ -51,31 +51,6 @@ impl Row for PolicyTopItem {
             )
             .number()
             .priority(4),
-            counted::redirects(|r: &PolicyTopItem| {
-                Cell::Rate(r.rates.as_ref().map(|x| x.redirects + x.balanced))
-            }),
-            counted::qos_drops(|r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.qos_drops))),
-            counted::fallbacks(|r: &PolicyTopItem| {
-                Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().fold(0.0, |a, b| a + b)))
-            }),
-            counted::refusals(|r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.refusals))),
-            column(
-                "reason",
-                "WHY",
-                "reason of the state, or why redirects are not made",
-                |r: &PolicyTopItem| Cell::text(why(r)),
-            )
-            .priority(3)
-            .max(22)
-            .end_cut(),
-            column(
-                "trend",
-                "TREND",
-                "connections sent to the policy's backends, over time",
-                |_: &PolicyTopItem| Cell::text(""),
-            )
-            .live()
-            .priority(2),
             column(
                 "ready",
                 "READY",
@@ -102,6 +77,41 @@ impl Row for PolicyTopItem {
             )
             .cluster()
             .number(),
+            column(
+                "readyReason",
+                "REASON",
+                "why it is Ready or not; before the operator has looked, what its nodes say",
+                |r: &PolicyTopItem| match &r.cluster {
+                    Some(c) if c.current && !c.reason.is_empty() => Cell::text(c.reason.as_str()),
+                    _ => Cell::text(r.reason.as_str()),
+                },
+            )
+            .cluster(),
+            counted::redirects(|r: &PolicyTopItem| {
+                Cell::Rate(r.rates.as_ref().map(|x| x.redirects + x.balanced))
+            }),
+            counted::qos_drops(|r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.qos_drops))),
+            counted::fallbacks(|r: &PolicyTopItem| {
+                Cell::Rate(r.rates.as_ref().map(|x| x.fallbacks.values().fold(0.0, |a, b| a + b)))
+            }),
+            counted::refusals(|r: &PolicyTopItem| Cell::Rate(r.rates.as_ref().map(|x| x.refusals))),
+            column(
+                "reason",
+                "WHY",
+                "reason of the state, or why redirects are not made",
+                |r: &PolicyTopItem| Cell::text(why(r)),
+            )
+            .priority(3)
+            .max(22)
+            .end_cut(),
+            column(
+                "trend",
+                "TREND",
+                "connections sent to the policy's backends, over time",
+                |_: &PolicyTopItem| Cell::text(""),
+            )
+            .live()
+            .priority(2),
             column("age", "AGE", "time since it was created", |r: &PolicyTopItem| Cell::Age(r.age))
                 .number()
                 .priority(6),
@@ -159,7 +169,7 @@ impl Row for PolicyTopItem {
     }
 
     fn useless_uncounted() -> &'static [&'static str] {
-        &["state", "nodes", "backends", "affinity", "addresses"]
+        &["state", "nodes", "backends", "reason", "affinity", "addresses"]
     }
 
     fn tone(&self) -> Tone {
@@ -190,10 +200,5 @@ pub(crate) fn is_saturated(row: &PolicyTopItem) -> bool {
 }
 
 fn why(row: &PolicyTopItem) -> &str {
-    match &row.cluster {
-        _ if is_saturated(row) => rung_reason::QOS_LIMIT,
-        // Of many nodes the operator says what matters most; before it has looked, the nodes do.
-        Some(c) if c.current && !c.reason.is_empty() => &c.reason,
-        _ => &row.reason,
-    }
+    if is_saturated(row) { rung_reason::QOS_LIMIT } else { &row.reason }
 }

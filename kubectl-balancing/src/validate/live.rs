@@ -56,7 +56,7 @@ impl Live {
         live.policies = redirects.into_iter().chain(balancings).flatten().map(bare).collect();
         // With Pods of nodes, what is not there is taken not to exist: only where Services are known too.
         let pods = pods.filter(|_| services.is_some());
-        live.others = services.into_iter().flatten().chain(pods.into_iter().flatten().map(needed)).collect();
+        live.others = services.into_iter().flatten().chain(pods.iter().flatten().map(needed)).collect();
         Ok(live)
     }
 
@@ -133,7 +133,7 @@ fn bare(mut policy: Value) -> Value {
 }
 
 /// Of a Pod what rules look at.
-fn needed(pod: Value) -> Value {
+fn needed(pod: &Value) -> Value {
     let (meta, spec) = (&pod["metadata"], &pod["spec"]);
     json!({
         "apiVersion": "v1", "kind": "Pod",
