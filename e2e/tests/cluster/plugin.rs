@@ -2,7 +2,7 @@
 //! less, or look while the operator or an agent is down.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
 
@@ -25,17 +25,22 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("files_are_checked_against_the_cluster", files_are_checked_against_the_cluster),
 ];
 
-/// `kubectl balancing ARGUMENTS` as a user of the control plane.
-fn plugin(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<Output> {
+/// kubectl as a user of the control plane, with the plugin and a folder in its `PATH`.
+fn kubectl(cluster: &Cluster, user: &str, more: &Path) -> Result<Command> {
     let folder = built("kubectl-balancing")?.parent().map(PathBuf::from).context("no folder")?;
-    let path = std::env::join_paths(
-        std::iter::once(folder)
-            .chain(std::env::var_os("PATH").iter().flat_map(std::env::split_paths).collect::<Vec<_>>()),
-    )?;
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = [folder, more.to_owned()].into_iter().chain(std::env::split_paths(&others));
     let mut command = Command::new(binaries::program("kubectl")?);
-    command.arg("balancing").args(arguments).env("PATH", path).stdin(Stdio::null());
+    command.env("PATH", std::env::join_paths(path)?).stdin(Stdio::null());
     command.env("KUBECONFIG", cluster.plane.kubeconfig(user)?).env("NO_COLOR", "1");
     command.env_remove("BALANCING_AGENT");
+    Ok(command)
+}
+
+/// `kubectl balancing ARGUMENTS` as a user of the control plane.
+fn plugin(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<Output> {
+    let mut command = kubectl(cluster, user, Path::new("/nonexistent"))?;
+    command.arg("balancing").args(arguments);
     command.output().with_context(|| format!("kubectl balancing {arguments:?}"))
 }
 
@@ -154,6 +159,23 @@ fn who_may_view_sees_the_cluster(cluster: &Cluster) -> Result<()> {
     ensure!(["n1", "n2", "n3"].iter().all(|n| row(&top, n).is_ok_and(|r| r[0] == "Ready")), "{top}");
     let (names, _) = seen(cluster, "viewer", &["get", "nodes", "-o", "name"])?;
     ensure!(names == "node/n1\nnode/n2\nnode/n3\n", "{names}");
+
+    // kubectl completes the names that are there, by the plugin's other name.
+    let folder = cluster.plane.folder().join("completers");
+    std::fs::create_dir_all(&folder)?;
+    let link = folder.join("kubectl_complete-balancing");
+    if !link.exists() {
+        std::os::unix::fs::symlink(built("kubectl-balancing")?, &link)?;
+    }
+    let complete = |words: &[&str]| -> Result<String> {
+        let mut command = kubectl(cluster, "viewer", &folder)?;
+        let output = command.args(["__complete", "balancing"]).args(words).output()?;
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let said = complete(&["explain", "policy", ""])?;
+    ensure!(said.lines().any(|l| l.starts_with("dns\tLocalRedirectPolicy default/dns")), "{said}");
+    let said = complete(&["explain", "node", "n"])?;
+    ensure!(["n1", "n2", "n3"].iter().all(|n| said.lines().any(|l| l.starts_with(n))), "{said}");
 
     // The agent of node 2 crashes.
     let pod = &mut nodes[1].pod;

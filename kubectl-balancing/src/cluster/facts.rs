@@ -492,3 +492,109 @@ pub fn addresses(node: &Value) -> Vec<std::net::IpAddr> {
     let of_node = |a: &&Value| a["type"] == "InternalIP" || a["type"] == "ExternalIP";
     all.into_iter().flatten().filter(of_node).filter_map(|a| a["address"].as_str()?.parse().ok()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::sample::Board;
+
+    fn policy(status: &Value) -> PolicyFact {
+        let object = json!({
+            "apiVersion": "balancing.elf.io/v1beta1", "kind": "LocalRedirectPolicy",
+            "metadata": {"name": "dns", "uid": "u2", "generation": 3, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {
+                "frontend": {"serviceMatcher": {
+                    "serviceName": "dns", "namespace": "kube-system",
+                    "toPorts": [{"port": "53", "protocol": "UDP"}],
+                }},
+                "backend": {
+                    "endpointSelector": {"matchLabels": {"app": "cache"}},
+                    "toPorts": [{"port": "5353", "protocol": "UDP"}],
+                },
+            },
+            "status": status,
+        });
+        PolicyFact::of(PolicyKind::LocalRedirectPolicy, &object).unwrap()
+    }
+
+    fn state(name: &str, uid: &str, generation: i64, state: &str) -> NodeState {
+        NodeState::of(&json!({
+            "apiVersion": "balancing.elf.io/v1beta1", "kind": "NodeBalancingState", "metadata": {"name": name},
+            "status": {"agentVersion": "0.1.0", "policies": [{
+                "kind": "LocalRedirectPolicy", "name": "dns", "uid": uid, "observedGeneration": generation,
+                "state": state, "reason": state, "backends": {"wanted": 1, "programmed": 1},
+            }]},
+        }))
+        .unwrap()
+    }
+
+    fn pod(node: &str, running: bool) -> AgentPod {
+        let state = if running { json!({"running": {}}) } else { json!({"waiting": {"reason": "Crash"}}) };
+        AgentPod::of(&json!({
+            "metadata": {"name": "p"}, "spec": {"nodeName": node},
+            "status": {"phase": "Running", "containerStatuses": [{"state": state}]},
+        }))
+        .unwrap()
+    }
+
+    fn read(status: &Value, states: Vec<NodeState>) -> Read {
+        Read { policies: Some(vec![policy(status)]), states: Some(states), ..Read::default() }
+    }
+
+    fn board(read: &Read) -> Board {
+        let facts = std::sync::Arc::new(read.facts(Some("no stream".to_owned())));
+        Board::new(Sample { cluster: Some(facts), ..read.sample() }, None)
+    }
+
+    #[test]
+    fn an_agent_that_stopped_is_stale_and_one_that_never_spoke_is_missing() {
+        let mut read =
+            read(&json!({}), vec![state("n1", "u2", 3, "Programmed"), state("n2", "u2", 3, "Programmed")]);
+        // Without a look at pods nobody can tell.
+        assert_eq!((read.sample().coverage.fresh, read.sample().coverage.stale), (2, 0));
+        read.agents = Some(vec![pod("n1", true), pod("n2", false), pod("n3", true)]);
+        let coverage = read.sample().coverage;
+        assert_eq!((coverage.fresh, coverage.stale, coverage.missing), (1, 1, vec!["n3".to_owned()]));
+        assert_eq!(read.agent_of("n2").unwrap().why, "Crash");
+        assert_eq!(board(&read).policies[0].nodes.programmed, 1, "what stopped is in no sum");
+    }
+
+    #[test]
+    fn one_made_again_under_the_same_name_is_another() {
+        let read = read(&json!({}), vec![state("n1", "u1", 3, "Programmed")]);
+        assert!(read.sample().nodes[0].status.policies.is_empty());
+        let row = &board(&read).policies[0];
+        assert_eq!((row.state.as_str(), row.nodes.wanted), (PENDING, 0));
+        assert_eq!(row.service.as_deref(), Some("kube-system/dns"));
+    }
+
+    #[test]
+    fn the_operator_counts_nodes_once_it_has_judged_this_generation() {
+        let status = |generation: i64| {
+            json!({
+                "observedGeneration": generation,
+                "nodes": {"selected": 9, "programmed": 9, "effective": 7, "degraded": 2, "failed": 0, "pending": 0},
+                "conditions": [{"type": "Ready", "status": "True", "reason": "Ready", "message": "",
+                                "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+            })
+        };
+        let states = || vec![state("n1", "u2", 3, "Programmed")];
+        let row = board(&read(&status(3), states())).policies.remove(0);
+        assert_eq!((row.nodes.programmed, row.nodes.wanted), (7, 9));
+        assert!(row.cluster.unwrap().current);
+        let row = board(&read(&status(2), states())).policies.remove(0);
+        assert_eq!((row.nodes.programmed, row.nodes.wanted), (1, 1), "of an older spec it says nothing");
+        assert!(!row.cluster.unwrap().current);
+    }
+
+    #[test]
+    fn what_a_state_does_not_tell_is_not_known() {
+        let board = board(&read(&json!({}), vec![state("n1", "u2", 3, "Programmed")]));
+        let node = &board.nodes[0];
+        assert!(node.started_at.is_none() && node.cgroup_root.is_none() && node.taken_at.is_none());
+        assert!(!board.is_counted());
+        assert_eq!(board.top(false, vec![0]).uncounted.as_deref(), Some("no stream"));
+    }
+}
