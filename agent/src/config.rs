@@ -27,7 +27,7 @@ pub type Environment = BTreeMap<String, OsString>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Serve the node until SIGTERM.
-    Run(RunConfig),
+    Run(Box<RunConfig>),
     /// Detach and unpin what the agent owns.
     Cleanup(CleanupConfig),
 }
@@ -325,7 +325,7 @@ where
     let flags = flags::parse(args)?;
     let layers = layers::Layers::new(flags.texts, environment, read)?;
     match flags.command {
-        flags::CommandName::Run => layers.run(mountinfo).map(Command::Run),
+        flags::CommandName::Run => layers.run(mountinfo).map(|run| Command::Run(Box::new(run))),
         flags::CommandName::Cleanup => layers.cleanup(mountinfo).map(Command::Cleanup),
     }
 }

@@ -3,7 +3,7 @@
 use crate::{desired::Backend, snapshot::Hints};
 
 /// An endpoint that could serve.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Endpoint<'a> {
     /// Where it is.
     pub backend: Backend,
@@ -171,8 +171,8 @@ mod tests {
         // One in our zone is needed, and every ready endpoint has to have hints; one that is not ready need not.
         assert_eq!(tiers(&zones, Viewpoint { zone: Some("z3"), ..n1() }), [["1", "2"]]);
         assert_eq!(tiers(&zones, Viewpoint { zone: None, ..n1() }), [["1", "2"]]);
-        assert_eq!(tiers(&[zones[0].clone(), endpoint(3, "n1")], n1()), [["1", "3"]]);
-        assert_eq!(tiers(&[zones[0].clone(), leaving(endpoint(3, "n1"))], n1()), [["1"], ["3"]]);
+        assert_eq!(tiers(&[zones[0], endpoint(3, "n1")], n1()), [["1", "3"]]);
+        assert_eq!(tiers(&[zones[0], leaving(endpoint(3, "n1"))], n1()), [["1"], ["3"]]);
         // Nodes come before zones; where none names this node, the zones decide.
         assert_eq!(tiers(&[with(1, &on1), with(2, &on2)], n1()), [["1"], ["2"]]);
         assert_eq!(tiers(&[with(2, &on2), with(3, &z2)], n1()), [["2"], ["3"]]);

@@ -34,7 +34,7 @@ fn run(args: &[&str], variables: &[(&str, &str)], file: &str) -> Result<RunConfi
     let mut all = vec!["run"];
     all.extend(args);
     match parse_with(&all, variables, file)? {
-        Command::Run(run) => Ok(run),
+        Command::Run(run) => Ok(*run),
         Command::Cleanup(_) => panic!("cleanup of {all:?}"),
     }
 }
@@ -154,7 +154,7 @@ fn every_setting_comes_from_its_variable_and_its_key_too() {
         values.iter().map(|(v, _, value)| (format!("BALANCING_{v}"), value.into())).collect();
     variables.insert("BALANCING_REFUSE_ROOT_CGROUP".to_owned(), "1".into());
     let by_variable = parse(["x", "run"], &variables, |_| Ok(String::new()), MOUNTINFO).unwrap();
-    assert_eq!(by_variable, Command::Run(wanted.clone()));
+    assert_eq!(by_variable, Command::Run(Box::new(wanted.clone())));
 
     let file: String = values.iter().map(|(_, key, value)| format!("{key}: {value}\n")).collect();
     let by_file = run(&["--config=/etc/balancing.yaml"], &[("BALANCING_REFUSE_ROOT_CGROUP", "1")], &file);

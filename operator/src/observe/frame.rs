@@ -291,9 +291,11 @@ fn join(sum: &mut PolicyStatus, policy: &PolicyStatus) {
     }
 }
 
+/// A rung of several nodes, and the backends it has on any of them.
+type Rung = (RungInfo, BTreeSet<BackendInfo>);
+
 fn summed_frontends<'a>(all: impl Iterator<Item = &'a FrontendList>) -> FrontendList {
-    let mut sums: BTreeMap<(Frontend, &str), (&FrontendInfo, Vec<(RungInfo, BTreeSet<BackendInfo>)>)> =
-        BTreeMap::new();
+    let mut sums: BTreeMap<(Frontend, &str), (&FrontendInfo, Vec<Rung>)> = BTreeMap::new();
     for item in all.flat_map(|list| &list.items) {
         let (_, rungs) = sums.entry((item.frontend, &item.scope)).or_insert((item, Vec::new()));
         for rung in &item.rungs {
