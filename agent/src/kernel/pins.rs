@@ -4,6 +4,8 @@ use std::{
     fs, io,
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    thread,
+    time::Duration,
 };
 
 use balancing_datapath::HOOKS;
@@ -318,6 +320,32 @@ pub enum CleanupError {
     },
 }
 
+/// How long datagrams already redirected may still be answered, before the programs that give answers the address that
+/// was asked go too. A resolver's clients wait for 5 s, but nearly all answers come within one; a pod that ends has 30 s.
+const ANSWERS_UNDER_WAY: Duration = Duration::from_secs(2);
+
+/// Does the program redirect? The others translate back, or keep account of what was redirected.
+fn redirects(hook: &str) -> bool {
+    hook.starts_with("connect") || hook.starts_with("sendmsg")
+}
+
+/// Ends the links: first those that redirect; if there were any, after a pause the others. `detach` answers whether a
+/// hook had a program. Answers how many had.
+fn detach<E>(
+    mut detach: impl FnMut(&'static str) -> Result<bool, E>,
+    pause: impl FnOnce(),
+) -> Result<usize, E> {
+    let mut all = |redirecting: bool| {
+        let hooks = HOOKS.into_iter().filter(|hook| redirects(hook) == redirecting);
+        hooks.map(&mut detach).try_fold(0, |sum, was_there| Ok(sum + usize::from(was_there?)))
+    };
+    let redirecting = all(true)?;
+    if redirecting > 0 {
+        pause();
+    }
+    Ok(redirecting + all(false)?)
+}
+
 /// Detaches and unpins what an agent with this bpffs folder left, and nothing else. Returns how many programs were
 /// attached.
 pub fn cleanup(bpffs: &Path) -> Result<usize, CleanupError> {
@@ -326,17 +354,70 @@ pub fn cleanup(bpffs: &Path) -> Result<usize, CleanupError> {
         return Ok(0);
     }
     let lock = lock(bpffs)?;
-    let mut detached = 0;
-    for hook in HOOKS {
-        let Ok(link) = sys::obj_get(&link(bpffs, hook)) else { continue };
-        match sys::link_detach(link.as_fd()) {
-            Ok(()) => detached += 1,
-            // Its cgroup is gone already.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(CleanupError::Detach { hook, source }),
-        }
-    }
+    let detached = detach(
+        |hook| {
+            let Ok(link) = sys::obj_get(&link(bpffs, hook)) else { return Ok(false) };
+            match sys::link_detach(link.as_fd()) {
+                Ok(()) => Ok(true),
+                // Its cgroup is gone already.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+                Err(source) => Err(CleanupError::Detach { hook, source }),
+            }
+        },
+        || thread::sleep(ANSWERS_UNDER_WAY),
+    )?;
     remove_folder(&home).map_err(|source| CleanupError::Remove { path: home, source })?;
     drop(lock);
     Ok(detached)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{cell::RefCell, convert::Infallible};
+
+    use super::*;
+
+    /// What is done, in its order, where these hooks have a program.
+    fn steps(attached: fn(&str) -> bool) -> (usize, Vec<&'static str>) {
+        let steps = RefCell::new(Vec::new());
+        let Ok(detached) = detach(
+            |hook| {
+                let there = attached(hook);
+                if there {
+                    steps.borrow_mut().push(hook);
+                }
+                Ok::<_, Infallible>(there)
+            },
+            || steps.borrow_mut().push("pause"),
+        );
+        (detached, steps.into_inner())
+    }
+
+    #[test]
+    fn what_redirects_goes_before_what_translates_back() {
+        let (detached, order) = steps(|_| true);
+        assert_eq!(detached, HOOKS.len());
+        let (first, rest) = order.split_at(5);
+        assert_eq!(first, ["connect4", "connect6", "sendmsg4", "sendmsg6", "pause"]);
+        assert_eq!(rest, ["recvmsg4", "recvmsg6", "getpeername4", "getpeername6", "sock_release"]);
+    }
+
+    #[test]
+    fn where_nothing_redirects_nothing_is_waited_for() {
+        assert_eq!(steps(|_| false), (0, vec![]));
+        assert_eq!(steps(|hook| hook == "recvmsg4"), (1, vec!["recvmsg4"]));
+    }
+
+    #[test]
+    fn a_failure_ends_it() {
+        let mut tried = Vec::new();
+        let result = detach(
+            |hook| {
+                tried.push(hook);
+                if hook == "connect6" { Err(hook) } else { Ok(true) }
+            },
+            || unreachable!("it failed before"),
+        );
+        assert_eq!((result, tried), (Err("connect6"), vec!["connect4", "connect6"]));
+    }
 }
