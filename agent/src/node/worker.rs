@@ -17,7 +17,7 @@ use crate::{
     source::Touch,
 };
 
-/// How often the lease is renewed, and the programs and maps are looked at.
+/// How often the lease is renewed once all has been heard of, and the programs and maps are looked at.
 const TICK: Duration = Duration::from_secs(1);
 /// The maps are read back and compared with the desired state every so many ticks.
 const READ_BACK: u64 = 60;
@@ -83,6 +83,7 @@ pub(super) fn start(
         lease,
         levels,
         attached: false,
+        synced: false,
         read_back: false,
         ticks: 0,
         seen: Seen::default(),
@@ -106,6 +107,8 @@ struct Worker {
     lease: Option<Duration>,
     levels: Levels,
     attached: bool,
+    /// Everything has been heard of and written since the start.
+    synced: bool,
     read_back: bool,
     ticks: u64,
     seen: Seen,
@@ -121,7 +124,6 @@ struct Seen {
 
 impl Worker {
     fn run(mut self, messages: &mpsc::Receiver<Message>, first: Option<Message>, fresh: bool) {
-        self.renew_lease();
         if !fresh {
             // The maps are in use: the programs of this agent take over at once. They go on looking for callers where
             // the agent before found some, until the cgroups have been heard of.
@@ -260,6 +262,9 @@ impl Worker {
         if !self.seen.objects || self.read_back || self.growing || self.shared.core().is_waiting() {
             return;
         }
+        self.synced = true;
+        // Before new maps are used, and before anyone finds the node ready.
+        self.renew_lease();
         if !self.attached {
             self.attach();
         }
@@ -304,7 +309,11 @@ impl Worker {
         }
     }
 
+    /// Not before all has been heard of: until then nobody's pods are followed, and the lease of the agent before goes on.
     fn renew_lease(&self) {
+        if !self.synced {
+            return;
+        }
         let until = match self.lease {
             Some(lease) => monotonic().saturating_add(u64::try_from(lease.as_nanos()).unwrap_or(u64::MAX)),
             None => u64::MAX,

@@ -32,6 +32,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         an_invalid_policy_at_the_start_keeps_only_what_serves,
     ),
     ("a_dead_agents_redirects_expire", a_dead_agents_redirects_expire),
+    ("an_agent_that_hears_of_nothing_renews_no_lease", an_agent_that_hears_of_nothing_renews_no_lease),
     ("one_agent_a_bpffs_folder", one_agent_a_bpffs_folder),
     ("cleanup_removes_everything_and_nothing_else", cleanup_removes_everything_and_nothing_else),
 ];
@@ -308,6 +309,34 @@ fn a_dead_agents_redirects_expire(network: &Network) -> Result<()> {
     let fallbacks = node.api().policy_counters("lr-web")?.fallbacks;
     ensure!(fallbacks.get("AgentStale").is_some_and(|n| *n >= 8), "{fallbacks:?}");
     Ok(())
+}
+
+/// It runs, and its API server never answers: nobody would notice that the local pod has gone.
+fn an_agent_that_hears_of_nothing_renews_no_lease(network: &Network) -> Result<()> {
+    let options = Options { flags: vec!["--policy-lease".to_owned(), "3s".to_owned()], ..Options::default() };
+    let mut node = TestNode::started_with(network, &bed::scenario(network), &options)?;
+    let flow = tcp(at(WEB, 8080));
+    expect(&mut node, "l1:81", flow)?;
+    node.agent.kill9()?;
+    let kubeconfig = node.agent.places().scratch.join("nobody.kubeconfig");
+    // Nothing listens on port 1.
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "c",
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    });
+    std::fs::write(&kubeconfig, text.to_string())?;
+    node.agent.set_kubeconfig(kubeconfig);
+    node.agent.spawn(&options)?;
+    let client = node.client("c1")?;
+    wait::until(
+        Duration::from_secs(10),
+        || "the Service, once the lease of the agent before is over".to_owned(),
+        || Ok((network.label(&client.dial(flow)?) == "r1:80").then_some(())),
+    )?;
+    node.agent.alive()?;
+    node.agent.no_panic()
 }
 
 fn one_agent_a_bpffs_folder(network: &Network) -> Result<()> {
