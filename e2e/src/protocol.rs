@@ -212,7 +212,7 @@ pub struct Many {
 /// One operation of a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Before and after the call that decides (`connect` or `sendto`), nanoseconds of CLOCK_MONOTONIC_COARSE.
+    /// Before and after the call that decides (`connect` or `sendto`), nanoseconds of CLOCK_MONOTONIC.
     pub span: (u64, u64),
     /// Where it ended; unspecified if it failed.
     pub at: SocketAddr,

@@ -38,7 +38,7 @@ struct Shared {
     spec: LoadSpec,
     targets: Vec<SocketAddr>,
     stop: Arc<AtomicBool>,
-    /// When to begin and to end, nanoseconds of CLOCK_MONOTONIC_COARSE.
+    /// When to begin and to end, nanoseconds of CLOCK_MONOTONIC.
     span: (u64, u64),
     left: AtomicI64,
     turn: AtomicUsize,
@@ -95,10 +95,9 @@ fn span(until: Until, now: u64) -> (u64, u64) {
     }
 }
 
-/// CLOCK_MONOTONIC_COARSE in nanoseconds: the clock of the kernel programs' windows, up to a tick behind CLOCK_MONOTONIC, so
-/// that the second of a decision lies between what is read before the call and after it.
+/// CLOCK_MONOTONIC in nanoseconds.
 fn now() -> u64 {
-    let t = clock_gettime(ClockId::MonotonicCoarse);
+    let t = clock_gettime(ClockId::Monotonic);
     t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
 }
 

@@ -93,8 +93,22 @@ fn steady(text: &str) -> String {
     let mut out = String::new();
     for line in text.lines() {
         let words: Vec<String> = line.split(' ').map(steady_word).collect();
-        out.push_str(words.join(" ").trim_end());
+        out.push_str(padding_after_age(&words.join(" ")).trim_end());
         out.push('\n');
+    }
+    out
+}
+
+/// Ages of one digit and of two have columns of different widths.
+fn padding_after_age(line: &str) -> String {
+    let mut parts = line.split("AGE ");
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        out.push_str("AGE ");
+        if part.starts_with(' ') {
+            out.push(' ');
+        }
+        out.push_str(part.trim_start());
     }
     out
 }

@@ -105,8 +105,9 @@ fn new_certificates_are_taken_by_everybody(cluster: &Cluster) -> Result<()> {
     let before = trusted(&scene, "validatingwebhookconfigurations")?;
     let secret = "/api/v1/namespaces/elf/secrets/balancing-operator-tls";
     scene.kube.delete(secret)?;
+    // By the leader: the lease of one that was killed before has to end first.
     wait::until(
-        SOON,
+        3 * SOON,
         || "other certificates".to_owned(),
         || Ok((trusted(&scene, "validatingwebhookconfigurations")? != before).then_some(())),
     )?;
