@@ -7,7 +7,6 @@ use balancing_api::{
     cli::{Check, CheckStatus, document},
     names::{condition, reason},
     node::{ExplainedPolicy, NODE_EXPLANATION, NodeActivity, NodeExplanation, Works},
-    policy::PolicyRef,
 };
 use jiff::Timestamp;
 use owo_colors::OwoColorize;
@@ -21,12 +20,12 @@ use crate::{
     columns::Tone,
     explain::{
         Error, columns, field,
-        node::{NodeArgs, policies_text, works_text},
+        node::{NodeArgs, condition_rows, explained_policies, policies_text, works_text},
         policy_text::check_text,
     },
-    sample::{NodeSample, severity},
+    sample::NodeSample,
     table::tone_colour,
-    text::{NONE, age_at, list, near, sanitise},
+    text::{NONE, list, near, sanitise},
 };
 
 /// Asks the cluster and prints the explanation.
@@ -99,18 +98,7 @@ fn check(code: &str, status: CheckStatus, observed: String, expected: &str, next
 
 fn explain(state: &NodeState, node: &NodeSample, read: &Read) -> NodeExplanation {
     let status = &node.status;
-    let mut policies: Vec<ExplainedPolicy> = status
-        .policies
-        .iter()
-        .map(|p| ExplainedPolicy {
-            policy: PolicyRef::new(p.kind, p.name.clone()),
-            state: p.state,
-            reason: p.reason.clone(),
-            message: p.message.clone(),
-            backends: p.backends,
-        })
-        .collect();
-    policies.sort_by(|a, b| (severity(a.state), &a.policy).cmp(&(severity(b.state), &b.policy)));
+    let policies = explained_policies(status);
     let checks = checks(state, &policies, read);
     let failed = checks.iter().find(|c| c.status == CheckStatus::Failed);
     let warned = checks.iter().find(|c| c.status == CheckStatus::Warning);
@@ -269,17 +257,7 @@ fn text(e: &NodeExplanation, read: &Read, colour: bool) -> String {
         check_text(&mut out, check, &paint);
     }
     out.push_str("Conditions:\n");
-    let conditions: Vec<Vec<String>> = e
-        .conditions
-        .iter()
-        .map(|c| {
-            let since = age_at(c.last_transition_time, read.time);
-            [format!("  {}", c.type_), c.status.clone(), since, c.reason.clone(), c.message.clone()]
-                .iter()
-                .map(|cell| sanitise(cell).into_owned())
-                .collect()
-        })
-        .collect();
+    let conditions = condition_rows(&e.conditions, read.time);
     out.push_str(&columns(&conditions));
     if !read.gaps.is_empty() {
         out.push_str("Not read:\n");

@@ -26,6 +26,7 @@ use crate::{
         Error, Output,
         checks::{Found, Steps, failed, passed, warning},
         columns, field,
+        node::condition_rows,
         policy::PolicyArgs,
         policy_text::{check_text, id},
     },
@@ -33,7 +34,7 @@ use crate::{
     sample::severity,
     table::tone_colour,
     target::policy_name,
-    text::{NONE, age_at, list, near, plural, sanitise},
+    text::{NONE, list, near, plural, sanitise},
 };
 
 /// Nodes of a group that are named.
@@ -600,17 +601,7 @@ fn text(e: &ClusterPolicyExplanation, now: Timestamp, colour: bool) -> String {
         check_text(&mut out, check, &paint);
     }
     out.push_str("Conditions:\n");
-    let conditions: Vec<Vec<String>> = e
-        .conditions
-        .iter()
-        .map(|c| {
-            let since = age_at(c.last_transition_time, now);
-            [format!("  {}", c.type_), c.status.clone(), since, c.reason.clone(), c.message.clone()]
-                .iter()
-                .map(|cell| sanitise(cell).into_owned())
-                .collect()
-        })
-        .collect();
+    let conditions = condition_rows(&e.conditions, now);
     if conditions.is_empty() {
         out.push_str(&format!("  {NONE}\n"));
     }

@@ -7,7 +7,8 @@ use std::{
 
 use balancing_api::{
     agent::{
-        Counters, FrontendCounters, FrontendInfo, FrontendList, NodeStatus, PolicyCounters, PolicyState,
+        Condition, Counters, FrontendCounters, FrontendInfo, FrontendList, NodeStatus, PolicyCounters,
+        PolicyState,
     },
     cli::{Check, CheckStatus, document},
     names::condition,
@@ -16,6 +17,7 @@ use balancing_api::{
     policy::PolicyRef,
 };
 use clap::Args;
+use jiff::Timestamp;
 use owo_colors::OwoColorize;
 
 use super::{Error, columns, field, policy_text::check_text};
@@ -121,18 +123,7 @@ fn explain(
     let activity = activity(counters);
     let checks = checks(status, &differing, &activity);
     let (works, summary) = judged(status, &checks);
-    let mut policies: Vec<ExplainedPolicy> = status
-        .policies
-        .iter()
-        .map(|p| ExplainedPolicy {
-            policy: PolicyRef::new(p.kind, p.name.clone()),
-            state: p.state,
-            reason: p.reason.clone(),
-            message: p.message.clone(),
-            backends: p.backends,
-        })
-        .collect();
-    policies.sort_by(|a, b| (severity(a.state), &a.policy).cmp(&(severity(b.state), &b.policy)));
+    let policies = explained_policies(status);
     NodeExplanation {
         name: status.node.name.clone(),
         healthy: works == Works::Yes,
@@ -484,19 +475,38 @@ fn text(e: &NodeExplanation, counters: &Counters, colour: bool) -> String {
         check_text(&mut out, check, &paint);
     }
     out.push_str("Conditions:\n");
-    let conditions: Vec<Vec<String>> = e
-        .conditions
-        .iter()
-        .map(|c| {
-            let since = age_at(c.last_transition_time, now);
-            [format!("  {}", c.type_), c.status.clone(), since, c.reason.clone(), c.message.clone()]
-                .iter()
-                .map(|cell| sanitise(cell).into_owned())
-                .collect()
-        })
-        .collect();
+    let conditions = condition_rows(&e.conditions, now);
     out.push_str(&columns(&conditions));
     out
+}
+
+/// The rows of a table of conditions: type, status, since when, reason, message.
+pub(crate) fn condition_rows(conditions: &[Condition], now: Timestamp) -> Vec<Vec<String>> {
+    let row = |c: &Condition| {
+        let since = age_at(c.last_transition_time, now);
+        [format!("  {}", c.type_), c.status.clone(), since, c.reason.clone(), c.message.clone()]
+            .iter()
+            .map(|cell| sanitise(cell).into_owned())
+            .collect()
+    };
+    conditions.iter().map(row).collect()
+}
+
+/// What a node says of its policies, the worst first.
+pub(crate) fn explained_policies(status: &NodeStatus) -> Vec<ExplainedPolicy> {
+    let mut policies: Vec<ExplainedPolicy> = status
+        .policies
+        .iter()
+        .map(|p| ExplainedPolicy {
+            policy: PolicyRef::new(p.kind, p.name.clone()),
+            state: p.state,
+            reason: p.reason.clone(),
+            message: p.message.clone(),
+            backends: p.backends,
+        })
+        .collect();
+    policies.sort_by(|a, b| (severity(a.state), &a.policy).cmp(&(severity(b.state), &b.policy)));
+    policies
 }
 
 pub(crate) fn policies_text(out: &mut String, e: &NodeExplanation, paint: &dyn Fn(&str, Tone) -> String) {
