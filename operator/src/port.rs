@@ -1,14 +1,14 @@
 //! A TLS port that anybody may reach: bounded in time, size and number, whatever is sent to it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
@@ -17,7 +17,6 @@ use hyper_util::{
 use rustix::net::sockopt;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -35,9 +34,10 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// How much a port takes.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections at once; more wait.
+    /// Connections at once. For one more the oldest of the address that has the most is closed.
     pub connections: usize,
-    /// Connections from one address; more are closed.
+    /// Connections from one address; more are closed. Where they are passed on, all come from this replica's address to
+    /// the leader: then a quarter of it, so that one client is not in the way of all others.
     pub of_one: usize,
     /// How long a handshake may take.
     pub handshake: Duration,
@@ -45,37 +45,76 @@ pub struct Limits {
     pub head: Duration,
 }
 
-/// How many connections each address has.
+/// Where a request comes from. Handlers take it as an extension.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Peer(pub IpAddr);
+
+/// Who is connected.
 #[derive(Debug, Default)]
-struct Peers(Mutex<HashMap<IpAddr, usize>>);
+struct Peers(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// The connections of each address, the oldest first, and what ends them.
+    all: HashMap<IpAddr, VecDeque<(u64, CancellationToken)>>,
+    total: usize,
+    counted: u64,
+}
 
 /// A connection that is counted while this is held.
 struct Counted {
     peers: Arc<Peers>,
     address: IpAddr,
+    number: u64,
+    /// Another needs its place.
+    cut: CancellationToken,
 }
 
 impl Peers {
-    fn enter(self: &Arc<Self>, address: IpAddr, most: usize) -> Option<Counted> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = all.entry(address).or_default();
-        if *count >= most {
+    fn held(&self) -> MutexGuard<'_, Held> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a connection; nothing where its address has too many. Where there is no room, whoever has the most makes some.
+    fn enter(self: &Arc<Self>, address: IpAddr, room: usize, of_one: usize) -> Option<Counted> {
+        let mut held = self.held();
+        let there = held.all.get(&address).map_or(0, VecDeque::len);
+        if there >= of_one || (held.total >= room && !held.make_room(there)) {
             return None;
         }
-        *count += 1;
-        Some(Counted { peers: Arc::clone(self), address })
+        held.counted += 1;
+        held.total += 1;
+        let (number, cut) = (held.counted, CancellationToken::new());
+        held.all.entry(address).or_default().push_back((number, cut.clone()));
+        Some(Counted { peers: Arc::clone(self), address, number, cut })
+    }
+}
+
+impl Held {
+    /// Ends the oldest connection of the address that has the most, if those are more than `than`.
+    fn make_room(&mut self, than: usize) -> bool {
+        let Some(busiest) = self.all.values_mut().max_by_key(|all| all.len()).filter(|all| all.len() > than)
+        else {
+            return false;
+        };
+        if let Some((_, cut)) = busiest.pop_front() {
+            cut.cancel();
+            self.total -= 1;
+        }
+        true
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        let mut all = self.peers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = all.get_mut(&self.address) {
-            *count -= 1;
-            if *count == 0 {
-                all.remove(&self.address);
-            }
+        let mut held = self.peers.held();
+        let Some(all) = held.all.get_mut(&self.address) else { return };
+        let place = all.iter().position(|(number, _)| *number == self.number);
+        let there = place.and_then(|place| all.remove(place)).is_some();
+        if all.is_empty() {
+            held.all.remove(&self.address);
         }
+        held.total -= usize::from(there);
     }
 }
 
@@ -89,15 +128,25 @@ pub async fn serve(
     elsewhere: impl Fn() -> Option<SocketAddr> + Send,
     end: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(limits.connections));
     let peers = Arc::new(Peers::default());
     loop {
         let accepted = tokio::select! {
             () = end.cancelled() => return,
-            accepted = accept(&listener, &room) => accepted,
+            accepted = listener.accept() => accepted,
         };
-        let Some((stream, address, place)) = accepted else { continue };
-        let Some(counted) = peers.enter(address, limits.of_one) else {
+        let (stream, address) = match accepted {
+            Ok((stream, address)) => (stream, address.ip().to_canonical()),
+            Err(error) => {
+                tracing::debug!(%error, "failed to accept a connection");
+                // Out of descriptors, perhaps: some connection has to end first.
+                peers.held().make_room(0);
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        let leader = elsewhere();
+        let most = leader.map_or(limits.of_one, |_| limits.of_one.div_ceil(4));
+        let Some(counted) = peers.enter(address, limits.connections, most) else {
             tracing::debug!(%address, "too many connections of one address");
             continue;
         };
@@ -105,34 +154,26 @@ pub async fn serve(
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "failed to set up a connection");
         }
-        let (acceptor, router, end, leader) = (acceptor.clone(), router.clone(), end.clone(), elsewhere());
+        let (acceptor, router, end) = (acceptor.clone(), router.clone(), end.clone());
         tokio::spawn(async move {
-            let _held = (place, counted);
+            let serving = async {
+                match leader {
+                    Some(leader) => pass_on(stream, leader, &end).await,
+                    None => {
+                        connection(stream, acceptor, router.layer(Extension(Peer(address))), limits, &end)
+                            .await
+                    }
+                }
+            };
             // What goes wrong on a connection is the client's affair.
-            let ended = match leader {
-                Some(leader) => pass_on(stream, leader, &end).await,
-                None => connection(stream, acceptor, router, limits, &end).await,
+            let ended = tokio::select! {
+                ended = serving => ended,
+                () = counted.cut.cancelled() => Ok(()),
             };
             if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended badly");
             }
         });
-    }
-}
-
-async fn accept(
-    listener: &TcpListener,
-    room: &Arc<Semaphore>,
-) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
-    let place = Arc::clone(room).acquire_owned().await.ok()?;
-    match listener.accept().await {
-        Ok((stream, address)) => Some((stream, address.ip().to_canonical(), place)),
-        Err(error) => {
-            tracing::debug!(%error, "failed to accept a connection");
-            // Out of descriptors, perhaps: some connection has to end first.
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            None
-        }
     }
 }
 

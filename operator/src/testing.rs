@@ -162,6 +162,14 @@ pub(crate) async fn tls_dial(
     address: std::net::SocketAddr,
     bundle: &str,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    tls_over(tokio::net::TcpStream::connect(address).await?, bundle).await
+}
+
+/// TLS with `localhost` over a connection.
+pub(crate) async fn tls_over(
+    stream: tokio::net::TcpStream,
+    bundle: &str,
+) -> std::io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
     use rustls::pki_types::{CertificateDer, ServerName, pem::PemObject};
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(bundle.as_bytes()) {
@@ -173,7 +181,6 @@ pub(crate) async fn tls_dial(
         .unwrap()
         .with_root_certificates(roots)
         .with_no_client_auth();
-    let stream = tokio::net::TcpStream::connect(address).await?;
     let name = ServerName::try_from("localhost").unwrap();
     tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
 }

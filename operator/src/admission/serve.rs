@@ -4,14 +4,18 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{Request, State},
     http::StatusCode,
     response::{IntoResponse, Response},
     routing::post,
 };
+use futures_util::StreamExt;
 use jiff::Timestamp;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::{Asks, Candidate, Desk, Review, Verdict};
 use crate::metrics::{AdmissionLabels, Metrics};
@@ -22,8 +26,10 @@ const BODY: usize = 4 << 20;
 const COMES: Duration = Duration::from_secs(5);
 /// How long the answer may take; the API server waits a little longer.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Questions that are read at once.
-const QUESTIONS: usize = 16;
+/// Bytes of a question that anybody may send. Almost all are smaller.
+const SMALL: usize = 64 << 10;
+/// Larger questions that are read at once: those who send such a one slowly are in the way of one another alone.
+const LARGE: usize = 16;
 /// Said where the answer took too long.
 const BUSY: &str = "conflicts and references were not checked: the operator is busy";
 
@@ -35,7 +41,7 @@ struct Shared {
 
 /// What the port serves.
 pub fn router(desk: Desk, metrics: Metrics) -> Router {
-    let shared = Arc::new(Shared { desk, room: Semaphore::new(QUESTIONS), metrics });
+    let shared = Arc::new(Shared { desk, room: Semaphore::new(LARGE), metrics });
     let validate = async |State(shared): State<Arc<Shared>>, request: Request| {
         shared.review("validate", Asks::Judgement, request.into_body()).await
     };
@@ -65,18 +71,12 @@ impl Shared {
     }
 
     async fn answer(&self, asks: Asks, body: Body) -> Result<(Review, Verdict), (StatusCode, String)> {
-        let Ok(_place) = self.room.acquire().await else {
-            return Err((StatusCode::SERVICE_UNAVAILABLE, "the operator ends\n".to_owned()));
+        let Ok(read) = timeout(COMES, read(body, &self.room)).await else {
+            return Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n".to_owned()));
         };
-        let body = match timeout(COMES, to_bytes(body, BODY)).await {
-            Err(_) => {
-                return Err((StatusCode::REQUEST_TIMEOUT, "the body did not come in time\n".to_owned()));
-            }
-            Ok(Err(_)) => {
-                let why = format!("the body is larger than {BODY} bytes, or ended too early\n");
-                return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
-            }
-            Ok(Ok(body)) => body,
+        let Some((body, _place)) = read else {
+            let why = format!("the body is larger than {BODY} bytes, or ended too early\n");
+            return Err((StatusCode::PAYLOAD_TOO_LARGE, why));
         };
         let review = Review::read(&body).map_err(|e| (StatusCode::BAD_REQUEST, format!("{e}\n")))?;
         let Some(candidate) = Candidate::new(&review, Timestamp::now()) else {
@@ -92,6 +92,23 @@ impl Shared {
         };
         Ok((review, verdict))
     }
+}
+
+/// Reads a body, and takes a place where it is a large one; nothing where it is too large or breaks off.
+async fn read(body: Body, room: &Semaphore) -> Option<(Vec<u8>, Option<SemaphorePermit<'_>>)> {
+    let (mut pieces, mut all, mut place) = (body.into_data_stream(), Vec::new(), None);
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok()?;
+        let size = all.len() + piece.len();
+        if size > BODY {
+            return None;
+        }
+        if size > SMALL && place.is_none() {
+            place = Some(room.acquire().await.ok()?);
+        }
+        all.extend_from_slice(&piece);
+    }
+    Some((all, place))
 }
 
 #[cfg(test)]
@@ -110,7 +127,7 @@ mod tests {
         port::Limits,
         testing::{
             exchange, identity, lr, policy_at, redirect, service_matcher, set_node, set_policy, set_service,
-            tls_dial, tls_port,
+            tls_dial, tls_over, tls_port,
         },
         world::{Dirty, World},
     };
@@ -219,6 +236,40 @@ mod tests {
         let _ = slow.read_to_end(&mut rest).await;
     }
 
+    #[tokio::test]
+    async fn slow_senders_hold_up_nobody_but_one_another() {
+        let identity = identity();
+        let (desk, mut questions) = Desk::new(4);
+        tokio::spawn(async move {
+            let mut world = World::default();
+            while let Some(question) = questions.recv().await {
+                admission::answer(question, &mut world, true);
+            }
+        });
+        let limits = Limits { connections: 200, of_one: 200, head: Duration::from_secs(5), ..LIMITS };
+        let address = tls_port(router(desk, Metrics::default()), limits, || None, &identity).await;
+        let mut slow = Vec::new();
+        // Bodies that begin and never end: more small and more large ones than are read at once.
+        for begun in [1, SMALL + 1].into_iter().flat_map(|size| std::iter::repeat_n(size, 2 * LARGE)) {
+            let mut stream = tls_dial(address, &identity.1).await.unwrap();
+            let head = format!("POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: {BODY}\r\n\r\n");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            stream.write_all(&vec![b' '; begun]).await.unwrap();
+            stream.flush().await.unwrap();
+            slow.push(stream);
+        }
+        let began = std::time::Instant::now();
+        let judged = response(&exchange(address, &identity.1, &post("/validate", &review("new"))).await);
+        assert_eq!(judged["allowed"], true);
+        assert!(began.elapsed() < Duration::from_secs(2), "it waited for those who were there");
+        // Their time ends, and a large question is read again.
+        drop(slow);
+        let mut large = review("new");
+        large.insert_str(large.len() - 1, &" ".repeat(2 * SMALL));
+        let judged = response(&exchange(address, &identity.1, &post("/validate", &large)).await);
+        assert_eq!(judged["allowed"], true);
+    }
+
     async fn exchange_owned(address: SocketAddr, bundle: String, request: Vec<u8>) -> String {
         exchange(address, &bundle, &request).await
     }
@@ -239,6 +290,41 @@ mod tests {
             }
         });
         freed.await.expect("the room is free again");
+    }
+
+    #[tokio::test]
+    async fn where_all_room_is_taken_whoever_has_the_most_makes_some() {
+        let slow = Duration::from_secs(60);
+        let limits = Limits { connections: 6, of_one: 6, handshake: slow, head: slow };
+        let identity = identity();
+        let (desk, _questions) = Desk::new(1);
+        let address = tls_port(router(desk, Metrics::default()), limits, || None, &identity).await;
+        let from = async |source: &str| {
+            let socket = tokio::net::TcpSocket::new_v4().unwrap();
+            socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).unwrap();
+            tls_over(socket.connect(address).await.unwrap(), &identity.1).await
+        };
+        let one = from("127.0.0.9").await.unwrap();
+        let mut many = Vec::new();
+        for _ in 0..5 {
+            many.push(from("127.0.0.2").await.unwrap());
+        }
+        // Nobody waits for the five, who say nothing: the first of them goes.
+        let begun = std::time::Instant::now();
+        let others = [from("127.0.0.3").await.unwrap(), from("127.0.0.9").await.unwrap()];
+        let mut rest = Vec::new();
+        for closed in &mut many[..2] {
+            let _ = closed.read_to_end(&mut rest).await;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        // Of those who have the most themselves nobody more comes in.
+        from("127.0.0.2").await.expect_err("it has the most");
+        for mut stream in others.into_iter().chain([one, many.pop().unwrap()]) {
+            stream.write_all(b"GET /nowhere HTTP/1.1\r\nConnection: close\r\n\r\n").await.unwrap();
+            let mut answer = String::new();
+            let _ = stream.read_to_string(&mut answer).await;
+            assert!(answer.starts_with("HTTP/1.1 4"), "{answer}");
+        }
     }
 
     #[tokio::test]

@@ -12,15 +12,16 @@ use tokio::{
     sync::mpsc,
     time::timeout,
 };
-use tokio_util::{
-    codec::{FramedRead, LinesCodec, LinesCodecError},
-    sync::CancellationToken,
-};
+use tokio_util::codec::{FramedRead, LinesCodec, LinesCodecError};
 
 use super::hub::{Hub, Joined, ReportError};
 
 /// How long a connection lasts before the agent has to show its token again.
 const LASTS: Duration = Duration::from_secs(1800);
+/// Bytes that are taken from an agent a second: one that says more is read later, and nobody else waits for it.
+const PACE: usize = 8 << 20;
+/// Bytes that a line counts for besides its own.
+const LINE: usize = 256;
 /// How long a line may take to be written.
 const WRITE: Duration = Duration::from_secs(DEAD_AFTER);
 
@@ -49,7 +50,7 @@ pub(super) async fn keep(
     joined: Joined,
     lines: mpsc::Receiver<OperatorLine>,
     stream: impl AsyncRead + AsyncWrite,
-    end: &CancellationToken,
+    over: impl Future<Output = &'static str>,
 ) -> Ended {
     let (read, mut write) = tokio::io::split(stream);
     let read = FramedRead::new(read, LinesCodec::new_with_max_length(LONGEST_LINE));
@@ -57,7 +58,7 @@ pub(super) async fn keep(
         ended = hear(hub, &joined, read) => ended,
         ended = say(hub, lines, &mut write) => ended,
         () = tokio::time::sleep(LASTS) => Ended::Bye("show the token again".to_owned()),
-        () = end.cancelled() => Ended::Bye("this replica ends".to_owned()),
+        reason = over => Ended::Bye(reason.to_owned()),
     };
     let reason = ended.to_string();
     // It may be gone.
@@ -65,8 +66,33 @@ pub(super) async fn keep(
     ended
 }
 
+/// How much an agent has said of late.
+struct Pace {
+    second: tokio::time::Instant,
+    bytes: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { second: tokio::time::Instant::now(), bytes: 0 }
+    }
+
+    /// Counts a line; waits for the next second where there was too much in this one.
+    async fn count(&mut self, line: usize) {
+        self.bytes += line + LINE;
+        let next = self.second + Duration::from_secs(1);
+        if self.bytes > PACE {
+            tokio::time::sleep_until(next).await;
+        } else if tokio::time::Instant::now() < next {
+            return;
+        }
+        *self = Self::new();
+    }
+}
+
 async fn hear(hub: &Arc<Hub>, joined: &Joined, read: FramedRead<impl AsyncRead, LinesCodec>) -> Ended {
     let mut read = std::pin::pin!(read);
+    let mut pace = Pace::new();
     loop {
         let text = match timeout(Duration::from_secs(DEAD_AFTER), read.next()).await {
             Err(_) => return Ended::Silent,
@@ -74,6 +100,7 @@ async fn hear(hub: &Arc<Hub>, joined: &Joined, read: FramedRead<impl AsyncRead, 
             Ok(Some(Err(error))) => return error.into(),
             Ok(Some(Ok(text))) => text,
         };
+        pace.count(text.len()).await;
         let line: AgentLine = match serde_json::from_str(&text) {
             Ok(line) => line,
             Err(error) => return error.into(),

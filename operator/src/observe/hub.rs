@@ -8,17 +8,28 @@ use std::{
 
 use balancing_api::{
     agent::{Counters, FrontendList, NodeStatus},
-    stream::{DEAD_AFTER, LeftOut, NodeReport, OperatorLine, SHORTEST_INTERVAL},
+    stream::{DEAD_AFTER, LONGEST_LINE, LeftOut, NodeReport, OperatorLine, SHORTEST_INTERVAL},
 };
 use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
 
 use super::relay::Asks;
-use crate::metrics::{Metrics, StateLabel};
+use crate::{
+    metrics::{Metrics, StateLabel},
+    port::Peer,
+};
 
-/// Who may watch at once.
+/// Who may watch at once. For one more the oldest viewer ends of the address that has the most.
 const VIEWERS: usize = 32;
 /// Bytes of reports that are kept with all their rows; of further nodes only what concerns policies is.
 const BUDGET: usize = 192 << 20;
+/// Bytes that the counters of one node may come to. A whole report fits into a line; what comes to more was added up of
+/// rows that are gone.
+const COUNTERS: usize = 2 * LONGEST_LINE;
+/// Bytes that a row comes to besides its names.
+const ROW: usize = 96;
+/// A node that has been gone for so long is told no longer.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 /// Lines that may wait for an agent; one that takes none is cut off by its connection.
 const LINES: usize = 256;
 
@@ -61,13 +72,45 @@ struct Node {
 #[derive(Debug, Default)]
 struct Inner {
     nodes: BTreeMap<String, Node>,
-    /// Viewers by number, with the interval of each in milliseconds.
-    viewers: HashMap<u64, u64>,
+    /// Viewers by number, which is larger for who came later.
+    viewers: BTreeMap<u64, Watching>,
     counted: u64,
     bytes: usize,
 }
 
+/// A viewer.
+#[derive(Debug)]
+struct Watching {
+    /// Milliseconds between two frames.
+    interval: u64,
+    /// Where it is asked from.
+    peer: Peer,
+    /// Another has its place.
+    displaced: CancellationToken,
+}
+
 impl Inner {
+    /// Makes room for a viewer from there; fails where nobody else has more of them.
+    fn make_room(&mut self, peer: Peer) -> bool {
+        if self.viewers.len() < VIEWERS {
+            return true;
+        }
+        let mut count: HashMap<Peer, usize> = HashMap::new();
+        for viewer in self.viewers.values() {
+            *count.entry(viewer.peer).or_default() += 1;
+        }
+        let own = count.get(&peer).copied().unwrap_or(0);
+        let Some((busiest, _)) = count.into_iter().max_by_key(|(_, n)| *n).filter(|(_, n)| *n > own) else {
+            return false;
+        };
+        let oldest =
+            self.viewers.iter().find(|(_, viewer)| viewer.peer == busiest).map(|(number, _)| *number);
+        if let Some(viewer) = oldest.and_then(|number| self.viewers.remove(&number)) {
+            viewer.displaced.cancel();
+        }
+        true
+    }
+
     fn number(&mut self) -> u64 {
         self.counted += 1;
         self.counted
@@ -80,6 +123,25 @@ impl Inner {
         self.bytes = 0;
         self.nodes.retain(|_, node| node.link.is_some());
     }
+
+    fn forget_gone(&mut self, now: Instant) {
+        let bytes = &mut self.bytes;
+        self.nodes.retain(|_, node| {
+            let gone = node.link.is_none()
+                && node.heard.is_none_or(|heard| now.saturating_duration_since(heard) > FORGOTTEN);
+            *bytes -= if gone { node.size } else { 0 };
+            !gone
+        });
+    }
+}
+
+/// Bytes that counters come to in memory, about.
+fn weight(counters: &Counters) -> usize {
+    let policies = counters.policies.iter().map(|c| {
+        ROW + c.policy.name.len() + c.fallbacks.keys().map(|reason| ROW + reason.len()).sum::<usize>()
+    });
+    let backends = counters.backends.iter().map(|c| ROW + c.owner.len());
+    ROW * counters.frontends.len() + policies.chain(backends).sum::<usize>()
 }
 
 /// What a viewer sees of a node.
@@ -108,6 +170,9 @@ pub(super) enum ReportError {
     /// It is of another node.
     #[error("the report is of node {0:?}, which is not the token's")]
     OtherNode(String),
+    /// More was added to what there is than there is room for; a full report begins anew.
+    #[error("its counters come to more than {COUNTERS} bytes: dial again and report in full")]
+    TooMuch,
 }
 
 impl Hub {
@@ -192,10 +257,15 @@ impl Hub {
             held.reported = before;
             return Err(ReportError::NotFull);
         };
+        let counted = weight(&reported.counters);
+        if counted > COUNTERS {
+            held.reported = before;
+            return Err(ReportError::TooMuch);
+        }
         if tight {
             thin(&mut reported);
         }
-        let size = size.max(held.size);
+        let size = size.max(held.size).max(counted);
         let old = std::mem::replace(&mut held.size, size);
         let grown = held.size - old;
         (held.reported, held.heard) = (Some(reported), Some(now));
@@ -203,18 +273,18 @@ impl Hub {
         Ok(())
     }
 
-    /// Somebody watches from now on; nothing where too many do.
-    pub(super) fn view(self: &Arc<Self>, interval: u64) -> Option<Viewing> {
+    /// Somebody watches from now on; nothing where too many do, and none of them from an address that has more of them.
+    pub(super) fn view(self: &Arc<Self>, peer: Peer, interval: u64) -> Option<Viewing> {
         let mut inner = self.inner();
-        if inner.viewers.len() >= VIEWERS {
+        if !inner.make_room(peer) {
             return None;
         }
-        let number = inner.number();
-        inner.viewers.insert(number, interval);
+        let (number, displaced) = (inner.number(), CancellationToken::new());
+        inner.viewers.insert(number, Watching { interval, peer, displaced: displaced.clone() });
         self.count(&inner);
         self.pace(&inner);
         drop(inner);
-        Some(Viewing { hub: Arc::clone(self), number })
+        Some(Viewing { hub: Arc::clone(self), number, displaced })
     }
 
     fn unview(&self, number: u64) {
@@ -229,7 +299,8 @@ impl Hub {
 
     /// The shortest interval that anybody wants.
     fn pace(&self, inner: &Inner) {
-        let wanted = inner.viewers.values().min().map(|ms| (*ms).max(SHORTEST_INTERVAL));
+        let shortest = inner.viewers.values().map(|viewer| viewer.interval).min();
+        let wanted = shortest.map(|ms| ms.max(SHORTEST_INTERVAL));
         self.watching.send_if_modified(|held| std::mem::replace(held, wanted) != wanted);
     }
 
@@ -238,11 +309,13 @@ impl Hub {
         self.inner().nodes.values().all(|node| node.link.is_none() || node.reported.is_some())
     }
 
-    /// All that is known, by name. A node that has not reported for three intervals is not fresh.
+    /// All that is known, by name. A node that has not reported for three intervals is not fresh; one that is gone for
+    /// good is forgotten, for there are viewers that never end.
     pub(super) fn seen(&self, interval: u64, now: Instant) -> Vec<Seen> {
         let patience =
             Duration::from_millis(interval.saturating_mul(3)).max(Duration::from_secs(DEAD_AFTER / 2));
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.forget_gone(now);
         let one = |(name, node): (&String, &Node)| {
             let recent = node.heard.is_some_and(|heard| now.duration_since(heard) <= patience);
             let reported = node.reported.clone()?;
@@ -271,6 +344,14 @@ impl Drop for Joined {
 pub(super) struct Viewing {
     hub: Arc<Hub>,
     number: u64,
+    displaced: CancellationToken,
+}
+
+impl Viewing {
+    /// Is cancelled when another has its place.
+    pub(super) fn displaced(&self) -> CancellationToken {
+        self.displaced.clone()
+    }
 }
 
 impl Drop for Viewing {

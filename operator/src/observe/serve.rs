@@ -3,7 +3,7 @@
 use std::{io, sync::Arc, time::Duration};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     body::{Body, Bytes, to_bytes},
     extract::{Path, Query as Pairs, Request, State},
     http::{
@@ -33,6 +33,7 @@ use super::{
     relay::{Asking, Part},
     viewers::Viewer,
 };
+use crate::port::Peer;
 
 /// The largest body of a question to an agent.
 const BODY: usize = 64 << 10;
@@ -103,6 +104,15 @@ pub fn router(observer: Observer) -> Router {
         .with_state(Shared { observer, relays: Arc::new(Semaphore::new(RELAYS)) })
 }
 
+/// Waits until this replica serves no longer who is connected to it; says why.
+async fn over(mut leading: watch::Receiver<bool>, end: CancellationToken) -> &'static str {
+    tokio::select! {
+        () = end.cancelled() => "this replica ends",
+        // Where nobody says whether it leads any longer, it does not.
+        _ = leading.wait_for(|leads| !leads) => "this replica leads no longer",
+    }
+}
+
 impl Shared {
     fn leads(&self) -> Result<(), ApiError> {
         if *self.observer.leading.borrow() {
@@ -136,30 +146,41 @@ async fn agent(State(shared): State<Shared>, mut request: Request) -> Result<Res
     let token = bearer(request.headers())?;
     let node = shared.observer.gate.agent(token).await?;
     let upgraded = hyper::upgrade::on(&mut request);
-    let Observer { hub, end, .. } = shared.observer;
+    let Observer { hub, leading, end, .. } = shared.observer;
     tokio::spawn(async move {
         let stream = match upgraded.await {
             Ok(upgraded) => TokioIo::new(upgraded),
             Err(error) => return tracing::debug!(node, %error, "an agent went away"),
         };
         let (joined, lines) = hub.join(&node);
-        let ended = agents::keep(&hub, joined, lines, stream, &end).await;
+        let ended = agents::keep(&hub, joined, lines, stream, over(leading, end)).await;
         tracing::debug!(node, %ended, "the connection of an agent ended");
     });
     Ok((StatusCode::SWITCHING_PROTOCOLS, [(UPGRADE, PROTOCOL), (CONNECTION, "upgrade")]).into_response())
 }
 
-async fn observe(State(shared): State<Shared>, uri: Uri) -> Result<Response, ApiError> {
+async fn observe(
+    State(shared): State<Shared>,
+    Extension(peer): Extension<Peer>,
+    uri: Uri,
+) -> Result<Response, ApiError> {
     shared.leads()?;
     let pairs: Pairs<Vec<(String, String)>> = Pairs::try_from_uri(&uri)
         .map_err(|error| ApiError::new(StatusCode::BAD_REQUEST, "InvalidField", error.body_text()))?;
     let query = Query::from_pairs(&pairs.0).map_err(|detail| ApiError(StatusCode::BAD_REQUEST, detail))?;
-    let Observer { hub, nodes, end, .. } = shared.observer;
-    let viewing = hub.view(query.interval).ok_or_else(|| {
+    let Observer { hub, nodes, leading, end, .. } = shared.observer;
+    let viewing = hub.view(peer, query.interval).ok_or_else(|| {
         let message = "too many are watching; try again when somebody has ended";
         ApiError::new(StatusCode::TOO_MANY_REQUESTS, "TooManyViewers", message)
     })?;
-    let body = Viewer::new(hub, query, nodes, viewing, end).body();
+    let displaced = viewing.displaced();
+    let over = async move {
+        tokio::select! {
+            reason = over(leading, end) => reason,
+            () = displaced.cancelled_owned() => "too many are watching, most of them from where this was asked",
+        }
+    };
+    let body = Viewer::new(hub, query, nodes, viewing, over).body();
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 

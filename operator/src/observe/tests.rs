@@ -1,4 +1,8 @@
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use balancing_api::{
     agent::{Counters, NodeStatus, PolicyCounters},
@@ -22,14 +26,15 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Hub, Observer,
     access::{Answer, Denied, Gate},
+    agents::keep,
     frame::{Sent, frame},
-    hub::{Reported, Seen, Versions},
+    hub::{ReportError, Reported, Seen, Versions, Viewing},
     query::Query,
     router,
 };
 use crate::{
     metrics::{Metrics, StateLabel},
-    port::Limits,
+    port::{Limits, Peer},
     testing::{exchange, from, identity, tls_dial, tls_port},
 };
 
@@ -174,6 +179,15 @@ impl Viewer {
             assert!(read > 0, "the stream ended");
             if text.starts_with('{') {
                 return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+
+    /// Why the stream ends.
+    async fn end(&mut self) -> String {
+        loop {
+            if let ObserveLine::Bye { reason } = self.line().await {
+                return reason;
             }
         }
     }
@@ -398,15 +412,116 @@ async fn an_agent_is_asked_over_its_connection() {
     assert!(!rest.contains("0\r\n\r\n"), "it does not look whole: {rest:?}");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_leads_no_longer_lets_go_of_everybody() {
+    let bed = Bed::new().await;
+    let mut agent = bed.agent("n1").await;
+    let mut viewer = bed.viewer("?interval=1s").await;
+    assert!(matches!(agent.hear().await, Some(OperatorLine::Watch { .. })));
+    agent.report(true, 5).await;
+    viewer.frame(|f| f.frame.coverage.fresh == 1).await;
+    bed.leading.send_replace(false);
+    assert!(viewer.end().await.contains("leads no longer"));
+    let said = async {
+        loop {
+            match agent.hear().await {
+                Some(OperatorLine::Bye { reason }) => return reason,
+                Some(_) => {}
+                None => panic!("it ended without a word"),
+            }
+        }
+    };
+    assert!(said.await.contains("leads no longer"));
+    // It leads again: they are served again.
+    bed.leading.send_replace(true);
+    let mut agent = bed.agent("n1").await;
+    let _viewer = bed.viewer("?interval=1s").await;
+    assert!(matches!(agent.hear().await, Some(OperatorLine::Watch { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_never_stops_talking_is_read_at_a_pace() {
+    let hub = Arc::new(Hub::new(Metrics::default()));
+    let (joined, lines) = hub.join("n1");
+    let (ours, theirs) = tokio::io::duplex(1 << 20);
+    let (mut hears, mut says) = tokio::io::split(theirs);
+    let keeping = tokio::spawn(async move { keep(&hub, joined, lines, ours, std::future::pending()).await });
+    // What it hears is not what this is about.
+    let hearing = tokio::spawn(async move { tokio::io::copy(&mut hears, &mut tokio::io::sink()).await });
+    let began = tokio::time::Instant::now();
+    let line = format!("{{\"kind\":\"Later\",\"x\":\"{}\"}}\n", "x".repeat(1 << 19));
+    for _ in 0..128 {
+        says.write_all(line.as_bytes()).await.unwrap();
+    }
+    let took = began.elapsed().as_secs();
+    assert!((6..=9).contains(&took), "64 MiB in {took} s");
+    let began = tokio::time::Instant::now();
+    for _ in 0..200_000 {
+        says.write_all(b"{\"kind\":\"Alive\"}\n").await.unwrap();
+    }
+    let took = began.elapsed().as_secs();
+    assert!((4..=9).contains(&took), "200,000 lines in {took} s");
+    // It is still listened to.
+    assert!(!keeping.is_finished());
+    keeping.abort();
+    hearing.abort();
+}
+
+#[test]
+fn what_a_node_counts_has_its_limit_and_a_node_that_is_gone_is_forgotten() {
+    let hub = Arc::new(Hub::new(Metrics::default()));
+    let _viewing = hub.view(Peer([127, 0, 0, 1].into()), 1000).unwrap();
+    let (joined, _lines) = hub.join("n1");
+    let began = Instant::now();
+    let (status, counters) = said("n1", 1);
+    let full = || NodeReport {
+        full: true,
+        status: Some(status.clone()),
+        frontends: Some(from(json!({"view": "programmed", "items": []}))),
+        counters: Some(counters.clone()),
+        left_out: LeftOut::default(),
+    };
+    hub.report("n1", full(), 1000, began).unwrap();
+    // Rows that are new each time: none of the lines is too long, and together they would fill any memory.
+    let rows = |round: u32| {
+        let one = |n: u32| {
+            let mut row = counters.policies[0].clone();
+            row.policy.name = format!("{round}-{n}-{}", "x".repeat(200));
+            row
+        };
+        let counters = Counters { policies: (0..1000).map(one).collect(), ..counters.clone() };
+        NodeReport { counters: Some(counters), ..NodeReport::default() }
+    };
+    let refused = (0..100).map(|round| hub.report("n1", rows(round), 300_000, began)).find(Result::is_err);
+    assert_eq!(refused, Some(Err(ReportError::TooMuch)));
+    // In full it begins anew, and what changes the same rows over and over may go on for ever.
+    hub.report("n1", full(), 1000, began).unwrap();
+    for _ in 0..100 {
+        hub.report("n1", rows(0), 300_000, began).unwrap();
+    }
+    drop(joined);
+    let after = |seconds| hub.seen(1000, began + Duration::from_secs(seconds)).len();
+    assert_eq!((after(0), after(600), after(601), after(0)), (1, 1, 0, 0));
+}
+
 #[test]
 fn only_so_many_watch() {
     let hub = Arc::new(Hub::new(Metrics::default()));
-    let mut all: Vec<_> = std::iter::from_fn(|| hub.view(2000)).take(100).collect();
+    let from = |n: u8| Peer([127, 0, 0, n].into());
+    let mut all: Vec<_> = std::iter::from_fn(|| hub.view(from(1), 2000)).take(100).collect();
     assert_eq!((all.len(), *hub.watching().borrow()), (32, Some(2000)));
     all.pop();
-    let quick = hub.view(1).expect("a place is free");
+    let quick = hub.view(from(1), 1).expect("a place is free");
     assert_eq!(*hub.watching().borrow(), Some(1000), "nobody makes agents report more often than that");
+    // Whoever has all places makes room for others, the oldest first, until they have as many.
+    let others: Vec<_> = std::iter::from_fn(|| hub.view(from(2), 2000)).take(100).collect();
+    assert_eq!(others.len(), 16);
+    let displaced = |v: &&Viewing| v.displaced().is_cancelled();
+    assert_eq!(all.iter().take_while(displaced).count(), 16);
+    assert_eq!(all.iter().chain([&quick]).chain(&others).filter(displaced).count(), 16);
     drop((all, quick));
+    assert!(hub.watching().borrow().is_some());
+    drop(others);
     assert_eq!(*hub.watching().borrow(), None);
 }
 

@@ -3,6 +3,7 @@
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -14,7 +15,6 @@ use balancing_api::{
 };
 use jiff::Timestamp;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     frame::{self, Sent},
@@ -32,7 +32,8 @@ pub(super) struct Viewer {
     hub: Arc<Hub>,
     query: Query,
     nodes: watch::Receiver<Arc<[Text]>>,
-    end: CancellationToken,
+    /// Becomes ready, with the reason, when nobody is served here any longer.
+    over: Pin<Box<dyn Future<Output = &'static str> + Send>>,
     #[expect(dead_code, reason = "held for as long as somebody watches")]
     viewing: Viewing,
     sent: Sent,
@@ -53,9 +54,9 @@ impl Viewer {
         query: Query,
         nodes: watch::Receiver<Arc<[Text]>>,
         viewing: Viewing,
-        end: CancellationToken,
+        over: impl Future<Output = &'static str> + Send + 'static,
     ) -> Self {
-        Self { hub, query, nodes, end, viewing, sent: Sent::default(), stage: Stage::Hello }
+        Self { hub, query, nodes, over: Box::pin(over), viewing, sent: Sent::default(), stage: Stage::Hello }
     }
 
     /// The stream as a body.
@@ -70,7 +71,7 @@ impl Viewer {
                 vec![ObserveLine::Hello(self.hello())]
             }
             Stage::First => {
-                self.wait_for_agents().await;
+                wait_for_agents(&self.hub).await;
                 self.stage = Stage::Next(Instant::now() + self.interval());
                 vec![self.frame()]
             }
@@ -100,21 +101,14 @@ impl Viewer {
         }
     }
 
-    async fn wait_for_agents(&self) {
-        let until = Instant::now() + FIRST;
-        while !self.hub.all_reported() && Instant::now() < until {
-            tokio::time::sleep(LOOK).await;
-        }
-    }
-
     /// The frame that is due then, or a sign of life where that is far off.
     async fn later(&mut self, due: Instant) -> Vec<ObserveLine> {
         let alive = Instant::now() + Duration::from_secs(ALIVE_EVERY);
         tokio::select! {
             () = tokio::time::sleep_until(due.min(alive).into()) => {}
-            () = self.end.cancelled() => {
+            reason = &mut self.over => {
                 self.stage = Stage::Over;
-                return vec![ObserveLine::Bye { reason: "this replica ends".to_owned() }];
+                return vec![ObserveLine::Bye { reason: reason.to_owned() }];
             }
         }
         let now = Instant::now();
@@ -137,5 +131,12 @@ impl Viewer {
             frame::frame(&self.query, &seen, &nodes, &mut self.sent, Timestamp::now())
         });
         ObserveLine::Frame(Box::new(frame))
+    }
+}
+
+async fn wait_for_agents(hub: &Hub) {
+    let until = Instant::now() + FIRST;
+    while !hub.all_reported() && Instant::now() < until {
+        tokio::time::sleep(LOOK).await;
     }
 }
