@@ -11,7 +11,7 @@ use balancing_agent::{
     desired::{Changes, Ladder, PolicySettings},
     snapshot::{Converter, Dirty, Object, ObjectChange, ObjectKey, Snapshot, Text},
     source::manifests,
-    testing::{Caller, Flow, Random, Rules, World, expected, flows, objects, verdict},
+    testing::{Caller, Flow, NAMESPACE, Random, Rules, World, expected, flows, objects, verdict},
 };
 use balancing_api::{net::Frontend, policy::PolicyRef};
 use proptest::prelude::*;
@@ -40,6 +40,7 @@ fn context(world: &World, resolution: ServiceResolution) -> NodeContext {
     let pods = world.local.iter().chain(&world.remote);
     NodeContext {
         node: world.node.as_str().into(),
+        namespace: NAMESPACE.into(),
         resolution,
         default_limit: 0,
         own_cgroups: BTreeSet::from([7]),

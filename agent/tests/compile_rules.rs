@@ -411,6 +411,62 @@ fn settings_of_a_policy() {
     assert_eq!(settings(&bed, "l"), (5, vec![7]));
 }
 
+/// Also of those that select no pods, and of those that do not exempt their backends.
+#[test]
+fn the_operator_is_exempt_from_every_policy() {
+    let operator = |node: &str| {
+        pod("o1", "10.2.0.9", node, false)
+            .replace("namespace: default", "namespace: elf")
+            .replace("app: cache", "app.kubernetes.io/name: balancing, app.kubernetes.io/component: operator")
+            .replace("containers: []", "containers: [], serviceAccountName: balancing-operator")
+    };
+    let plain = lrp("l", 0, MATCH_WEB, TO_BOTH, "")
+        .replace("app: cache}}", "app: cache}}, skipRedirectFromBackend: false");
+    let balancing = lrp("b", 0, VIP, TO_81, "").replace("LocalRedirectPolicy", "BalancingPolicy").replace(
+        "endpointSelector: {matchLabels: {app: cache}}, toPorts: [{port: 81, protocol: TCP}]",
+        "addressEndpoint: {addresses: [10.7.0.1], toPorts: [{port: 81, protocol: TCP}]}",
+    );
+    let context = NodeContext {
+        node: "n1".into(),
+        namespace: "elf".into(),
+        own_cgroups: BTreeSet::from([7]),
+        ..NodeContext::default()
+    };
+    let mut bed = Bed::with(context, &[NODE, WEB, &plain, &balancing]);
+    let callers = |bed: &Bed| {
+        let all: BTreeSet<_> = bed.compiler.settings().values().map(|s| s.callers.clone()).collect();
+        assert_eq!((bed.compiler.settings().len(), all.len()), (2, 1), "{all:?}");
+        all.first().unwrap().iter().copied().collect::<Vec<_>>()
+    };
+    assert_eq!(callers(&bed), [7]);
+    // The cgroup is there before the object, or after it.
+    let set = |bed: &mut Bed, cgroups: Vec<u64>| {
+        let mut dirty = Dirty::default();
+        bed.context.set_pod_cgroups("uid-o1".into(), cgroups, &mut dirty);
+        bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+    };
+    set(&mut bed, vec![11]);
+    assert_eq!(callers(&bed), [7]);
+    bed.add(&[&operator("n1")]);
+    assert_eq!(callers(&bed), [7, 11]);
+    assert_eq!(bed.compiler.operator_pods(&bed.snapshot, &bed.context), ["elf/o1"]);
+    set(&mut bed, vec![12, 13]);
+    assert_eq!(callers(&bed), [7, 12, 13]);
+    // A policy that comes later, and one that is edited.
+    bed.add(&[&plain.replace("name: l,", "name: l, generation: 2,")]);
+    assert_eq!(callers(&bed), [7, 12, 13]);
+    bed.add(&[
+        &operator("n1").replace("serviceAccountName: balancing-operator", "serviceAccountName: default")
+    ]);
+    assert_eq!(callers(&bed), [7]);
+    bed.add(&[&operator("n2")]);
+    assert_eq!(callers(&bed), [7]);
+    bed.add(&[&operator("n1")]);
+    assert_eq!(callers(&bed), [7, 12, 13]);
+    bed.add(&[&operator("n1").replace("Running", "Failed")]);
+    assert_eq!(callers(&bed), [7]);
+}
+
 /// No cluster has them; a folder with a copied file has.
 #[test]
 fn two_pods_of_one_uid_are_both_exempt() {

@@ -83,6 +83,9 @@ pub struct AgentInfo {
     pub started_at: Timestamp,
     /// The limit of policies that set none of their own; 0 is no limit.
     pub default_redirects_per_second: u32,
+    /// Pods of the operator on this node, `namespace/name`: exempt from every policy, as the agent is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exempt_pods: Vec<String>,
 }
 
 /// The kernel and what it can do.

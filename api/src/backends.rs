@@ -91,6 +91,7 @@ mod tests {
             full_name: format!("ns/{name}").into(),
             uid: name.into(),
             node: Some(strings.text(node)),
+            account: None,
             labels: crate::records::Labels::default(),
             addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
             phase: Phase::Running,

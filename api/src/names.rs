@@ -29,8 +29,23 @@ pub const LABEL_POLICY_NAME: &str = "balancing.elf.io/policy-name";
 pub const LABEL_NODES: &str = "balancing.elf.io/nodes";
 /// Label of the EndpointSlice that says where the leading replica of the operator listens for agents.
 pub const LABEL_LEADER: &str = "balancing.elf.io/leader";
+/// Name of that slice, in the namespace of the installation.
+pub const LEADER_SLICE: &str = "balancing-operator-leader";
 /// Annotation of that slice: the certificates, in PEM, of those who may have signed the operator's.
 pub const ANNOTATION_CA: &str = "balancing.elf.io/ca";
+/// Annotation of that slice: since when that replica leads (RFC 3339). Agents that wait after failures dial at once when it
+/// changes, though address and authorities are those of before.
+pub const ANNOTATION_LEADS_SINCE: &str = "balancing.elf.io/leads-since";
+/// Label: what an object is part of (Kubernetes).
+pub const LABEL_APP_NAME: &str = "app.kubernetes.io/name";
+/// Label: which part of it (Kubernetes).
+pub const LABEL_APP_COMPONENT: &str = "app.kubernetes.io/component";
+/// [`LABEL_APP_NAME`] of the product's pods.
+pub const APP_NAME: &str = "balancing";
+/// [`LABEL_APP_COMPONENT`] of the operator's pods.
+pub const COMPONENT_OPERATOR: &str = "operator";
+/// Name of the operator's service account.
+pub const OPERATOR_ACCOUNT: &str = "balancing-operator";
 /// Name of the operator's Service. Its certificates are made out to it.
 pub const OPERATOR_SERVICE: &str = "balancing-operator";
 /// Annotation of the mirror of a static pod (Kubernetes): the uid that its cgroup is named by.

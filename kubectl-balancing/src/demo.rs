@@ -408,6 +408,7 @@ impl Node {
                 version: if index == 1 { "0.0.9" } else { "0.1.0" }.to_owned(),
                 started_at: self.since,
                 default_redirects_per_second: 0,
+                exempt_pods: Vec::new(),
             },
             kernel: KernelInfo {
                 release: "6.12.30".to_owned(),

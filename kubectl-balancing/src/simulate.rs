@@ -74,13 +74,14 @@ pub fn hooks(to: Frontend) -> Vec<String> {
     }
 }
 
-/// Is the caller one of the policy's own backends, which it leaves alone?
+/// Is the caller one of the policy's own backends, which it leaves alone, or a pod of the operator, which every policy does?
 #[must_use]
-pub fn is_exempt(policy: &PolicyStatus, from: &Caller) -> bool {
+pub fn is_exempt(status: &NodeStatus, policy: &PolicyStatus, from: &Caller) -> bool {
     match from {
         Caller::Host(_) => false,
         Caller::Pod(pod) => {
-            policy.exempt_callers.pods > 0 && policy.wanted.pods.iter().any(|p| p.pod == *pod)
+            status.agent.exempt_pods.contains(pod)
+                || (policy.exempt_callers.pods > 0 && policy.wanted.pods.iter().any(|p| p.pod == *pod))
         }
     }
 }
@@ -144,7 +145,7 @@ impl<'a> MemoryMaps<'a> {
             let policy = policy_rung(info).and_then(|r| r.policy.as_ref());
             let policy_status =
                 policy.and_then(|p| status.policies.iter().find(|s| s.kind == p.kind && s.name == p.name));
-            maps.exempt |= policy_status.is_some_and(|p| is_exempt(p, &flow.from));
+            maps.exempt |= policy_status.is_some_and(|p| is_exempt(status, p, &flow.from));
             maps.admits &= limit(info).is_none_or(|limit| flow.used < limit);
             let frontend = maps.ladder(info);
             maps.frontends.insert(key, frontend);

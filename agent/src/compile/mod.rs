@@ -1,6 +1,7 @@
 //! From a snapshot to what the maps are to hold: precedence is settled here, before any packet.
 
 mod ladder;
+mod operator;
 mod policy;
 mod report;
 
@@ -42,11 +43,13 @@ pub enum ServiceResolution {
 pub struct NodeContext {
     /// `--node-name`.
     pub node: Text,
+    /// `--namespace`: where the operator's pods are.
+    pub namespace: Text,
     /// `--service-resolution`.
     pub resolution: ServiceResolution,
     /// Redirects a second of policies that set no limit of their own; 0 is none.
     pub default_limit: u32,
-    /// Ids of cgroups of the product's own processes: exempt from every policy.
+    /// Ids of the agent's own cgroups: exempt from every policy, as the operator's pods are.
     pub own_cgroups: BTreeSet<u64>,
     /// Ids of cgroups by the uid of their pod.
     pub pod_cgroups: HashMap<Text, Vec<u64>>,
@@ -135,6 +138,8 @@ pub struct Compiler {
     /// The policies that select a pod.
     selected_by: HashMap<Name, BTreeSet<PolicyRef>>,
     zone: Option<Text>,
+    /// Ids of the cgroups of the operator's pods: exempt from every policy.
+    operator: BTreeSet<u64>,
     desired: BTreeMap<Frontend, Ladder>,
     settings: BTreeMap<PolicyRef, PolicySettings>,
 }
@@ -146,7 +151,8 @@ impl Compiler {
         let mut changes = Changes::default();
         let mut touched = BTreeSet::new();
         let zone_changed = self.update_zone(snapshot, context);
-        for reference in self.affected_policies(snapshot, context, dirty) {
+        let operator_changed = self.update_operator(snapshot, context, dirty);
+        for reference in self.affected_policies(snapshot, context, dirty, operator_changed) {
             self.update_policy(snapshot, context, reference, &mut touched, &mut changes);
         }
         for service in self.affected_services(snapshot, dirty) {
@@ -192,13 +198,25 @@ impl Compiler {
         true
     }
 
+    fn update_operator(&mut self, snapshot: &Snapshot, context: &NodeContext, dirty: &Dirty) -> bool {
+        if !dirty.everything && dirty.pods.is_empty() && dirty.cgroups.is_empty() {
+            return false;
+        }
+        let cgroups = operator::cgroups(snapshot, context);
+        let changed = self.operator != cgroups;
+        self.operator = cgroups;
+        changed
+    }
+
+    /// `operator_changed`: other processes than before are exempt from every policy.
     fn affected_policies(
         &self,
         snapshot: &Snapshot,
         context: &NodeContext,
         dirty: &Dirty,
+        operator_changed: bool,
     ) -> BTreeSet<PolicyRef> {
-        if dirty.everything || dirty.nodes.contains(&context.node) {
+        if dirty.everything || operator_changed || dirty.nodes.contains(&context.node) {
             return self
                 .policies
                 .keys()
@@ -256,7 +274,7 @@ impl Compiler {
             self.forget(&reference, &old);
         }
         let new = snapshot.policy(&reference).map(|policy| Resolved::new(policy, snapshot, context));
-        let settings = new.as_ref().and_then(|r| r.settings(context));
+        let settings = new.as_ref().and_then(|r| r.settings(context, &self.operator));
         if self.settings.get(&reference) != settings.as_ref() {
             match &settings {
                 Some(settings) => self.settings.insert(reference.clone(), settings.clone()),

@@ -145,12 +145,12 @@ impl Resolved {
         self.pods.iter().filter(move |pod| exempt && pod.phase != Phase::Finished)
     }
 
-    /// What all its frontends share; `None` where it does not apply.
-    pub(super) fn settings(&self, context: &NodeContext) -> Option<PolicySettings> {
+    /// What all its frontends share, the operator being exempt from every policy; `None` where it does not apply.
+    pub(super) fn settings(&self, context: &NodeContext, operator: &BTreeSet<u64>) -> Option<PolicySettings> {
         if matches!(self.standing, Standing::Invalid | Standing::NotSelected) {
             return None;
         }
-        let mut callers: BTreeSet<u64> = context.own_cgroups.clone();
+        let mut callers = &context.own_cgroups | operator;
         for pod in self.exempt_pods() {
             callers.extend(context.pod_cgroups.get(&pod.uid).into_iter().flatten());
         }

@@ -55,6 +55,7 @@ impl NodeView for Node {
                 version: "1".to_owned(),
                 started_at: Timestamp::UNIX_EPOCH,
                 default_redirects_per_second: 7,
+                exempt_pods: Vec::new(),
             },
             kernel: KernelInfo { release: "6".to_owned(), features: KernelFeatures::default() },
             datapath: DatapathInfo {

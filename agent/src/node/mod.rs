@@ -253,6 +253,7 @@ fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
             ServiceResolution::All => compile::ServiceResolution::All,
             ServiceResolution::Policies => compile::ServiceResolution::Policies,
             ServiceResolution::Off => compile::ServiceResolution::Off,
+        namespace: config.namespace.as_str().into(),
         },
         default_limit: config.default_redirects_per_second,
         cluster: !matches!(config.source, config::Source::Manifests(_)),

@@ -213,6 +213,7 @@ mod tests {
             source_errors: Vec::<SourceError>::new(),
             sources: Vec::new(),
         }
+                exempt_pods: Vec::new(),
     }
 
     fn made(

@@ -76,6 +76,7 @@ impl NodeView for Shared {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 started_at: self.started_at,
                 default_redirects_per_second: core.context.default_limit,
+                exempt_pods: core.compiler.operator_pods(&core.snapshot, &core.context),
             },
             kernel: self.kernel_info(),
             datapath: DatapathInfo {

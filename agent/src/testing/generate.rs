@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use balancing_api::net::{Frontend, Protocol};
 use serde_json::{Value, json};
 
-use super::{Caller, Flow, Random};
+use super::{Caller, Flow, NAMESPACE, Random};
 
 /// The addresses that random objects are made of: those of a real network, where flows are to be dialled.
 #[derive(Clone, Debug)]
@@ -234,9 +234,23 @@ fn pod(rng: &mut Random, name: &str, node: &str, v4: IpAddr, v6: IpAddr) -> Valu
         _ => vec![v4],
     };
     let ips: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
-    let namespace = *rng.pick(&NAMESPACES);
+    let mut namespace = *rng.pick(&NAMESPACES);
+    let mut labels = labels(rng);
+    let mut spec =
+        json!({"nodeName": node, "containers": [{"name": "main", "image": "example.invalid/app:1"}]});
+    if rng.chance(20) {
+        // A pod of the operator, or one that lacks something of it.
+        if rng.chance(85) {
+            namespace = NAMESPACE;
+        }
+        if rng.chance(85) {
+            spec["serviceAccountName"] = json!("balancing-operator");
+        }
+        labels["app.kubernetes.io/name"] = json!("balancing");
+        labels["app.kubernetes.io/component"] = json!(*rng.pick(&["operator", "operator", "agent"]));
+    }
     let mut meta =
-        json!({"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "labels": labels(rng)});
+        json!({"name": name, "namespace": namespace, "uid": format!("uid-{name}"), "labels": labels});
     if rng.chance(10) {
         meta["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
     }
@@ -244,7 +258,7 @@ fn pod(rng: &mut Random, name: &str, node: &str, v4: IpAddr, v6: IpAddr) -> Valu
     let ready = if rng.chance(80) { "True" } else { "False" };
     json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": meta,
-        "spec": {"nodeName": node, "containers": [{"name": "main", "image": "example.invalid/app:1"}]},
+        "spec": spec,
         "status": {"phase": phase, "podIPs": ips, "conditions": [{"type": "Ready", "status": ready}]},
     })
 }

@@ -14,6 +14,9 @@ pub use model::{Rules, expected, limit};
 pub use random::Random;
 pub use verdict::{shares, verdict};
 
+/// The agent's own namespace, where nobody says another: pods of the operator may be there.
+pub const NAMESPACE: &str = "elf";
+
 /// Who dials.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Caller {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use serde_json::Value;
 
-use super::{Caller, Expected, Flow};
+use super::{Caller, Expected, Flow, NAMESPACE};
 
 /// How the agent was started.
 #[derive(Clone, Debug)]
@@ -48,6 +48,9 @@ pub fn expected(objects: &[Value], rules: &Rules, flow: &Flow) -> Expected {
             } else {
                 beneath()
             };
+        }
+        if is_operator(objects, rules, &flow.from) {
+            return beneath();
         }
         if policy["kind"] == "BalancingPolicy" {
             return Expected::Balance(to);
@@ -250,6 +253,20 @@ fn is_exempt(objects: &[Value], rules: &Rules, policy: &Value, from: &Caller) ->
             let over = ["Succeeded", "Failed"].contains(&text(&pod["status"]["phase"]));
             name(pod) == caller && pod["spec"]["nodeName"] == rules.node.as_str() && !over
         })
+}
+
+/// A pod of the operator, on this node.
+fn is_operator(objects: &[Value], rules: &Rules, from: &Caller) -> bool {
+    let Caller::Pod(caller) = from else { return false };
+    objects.iter().filter(|o| o["kind"] == "Pod" && name(o) == caller).any(|pod| {
+        let labels = &pod["metadata"]["labels"];
+        pod["metadata"]["namespace"] == NAMESPACE
+            && pod["spec"]["nodeName"] == rules.node.as_str()
+            && pod["spec"]["serviceAccountName"] == "balancing-operator"
+            && labels["app.kubernetes.io/name"] == "balancing"
+            && labels["app.kubernetes.io/component"] == "operator"
+            && !["Succeeded", "Failed"].contains(&text(&pod["status"]["phase"]))
+    })
 }
 
 /// Where the endpoints of a Service are that serve this frontend.

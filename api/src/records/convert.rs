@@ -319,12 +319,15 @@ impl Converter {
         let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
         let name = self.name(meta);
         let uid = annotation(meta, ANNOTATION_CONFIG_MIRROR).or(meta.uid.as_deref()).unwrap_or_default();
-        let node = pod.spec.as_ref().and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
+        let spec = pod.spec.as_ref();
+        let node = spec.and_then(|s| s.node_name.as_deref()).filter(|n| !n.is_empty());
+        let account = spec.and_then(|s| s.service_account_name.as_deref()).filter(|a| !a.is_empty());
         Ok(Pod {
             full_name: name.to_string().into(),
             name,
             uid: uid.into(),
             node: node.map(|n| self.strings.text(n)),
+            account: account.map(|a| self.strings.text(a)),
             labels: self.labels(meta),
             addresses: one_a_family(addresses),
             phase,

@@ -328,6 +328,8 @@ pub struct Pod {
     pub uid: Text,
     /// Name of its node.
     pub node: Option<Text>,
+    /// Name of its service account, where it names one.
+    pub account: Option<Text>,
     /// Its labels.
     pub labels: Labels,
     /// Its addresses, at most one a family.

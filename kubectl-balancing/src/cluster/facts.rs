@@ -508,6 +508,7 @@ mod tests {
                 "frontend": {"serviceMatcher": {
                     "serviceName": "dns", "namespace": "kube-system",
                     "toPorts": [{"port": "53", "protocol": "UDP"}],
+                    exempt_pods: Vec::new(),
                 }},
                 "backend": {
                     "endpointSelector": {"matchLabels": {"app": "cache"}},

@@ -252,7 +252,7 @@ fn summed_status<'a>(
             addresses: Vec::new(),
             source: first.node.source.clone(),
         },
-        agent: AgentInfo { version: String::new(), ..first.agent.clone() },
+        agent: AgentInfo { version: String::new(), exempt_pods: Vec::new(), ..first.agent.clone() },
         kernel: KernelInfo { release: String::new(), features: KernelFeatures::default() },
         datapath: DatapathInfo {
             cgroup_root: String::new(),
