@@ -9,6 +9,7 @@ pub mod backends;
 pub mod claims;
 pub mod cli;
 pub mod crd;
+pub mod leader;
 pub mod manifest;
 pub mod names;
 pub mod net;

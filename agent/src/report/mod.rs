@@ -6,7 +6,6 @@
 mod answer;
 mod delta;
 mod dial;
-mod place;
 mod session;
 mod trim;
 
@@ -19,7 +18,8 @@ use std::{
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-pub use place::Place;
+/// Where the leading replica of the operator listens, and by whom its certificate is signed.
+pub use balancing_api::leader::Leader as Place;
 
 use crate::http::NodeView;
 
