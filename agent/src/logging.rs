@@ -45,14 +45,10 @@ where
     }
 }
 
-/// The client of the API server logs each failed request as an error, whoever deals with it and says so: that is left
-/// out, unless it is asked for by name.
+/// The client of the API server logs each failed request, and each connection that breaks, whoever deals with it and says
+/// so: that is left out, unless it is asked for by name.
 fn level(asked: &str) -> String {
-    if asked.contains("kube_client") {
-        asked.to_owned()
-    } else {
-        format!("{asked},kube_client::client::builder=off")
-    }
+    if asked.contains("kube_client") { asked.to_owned() } else { format!("{asked},kube_client::client=off") }
 }
 
 /// Writes a field; the message without its name.
@@ -154,5 +150,18 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("shown one") && text.contains("shown two"), "{text}");
+    }
+
+    #[test]
+    fn what_the_client_library_says_is_left_out_unless_asked_for() {
+        let log = |level: &str| {
+            logged(LogFormat::Text, level, || {
+                tracing::warn!(target: "kube_client::client", "eof in poll");
+                tracing::error!(target: "kube_client::client::builder", "failed with error");
+                tracing::warn!("shown");
+            })
+        };
+        assert_eq!(log("info").lines().count(), 1);
+        assert_eq!(log("info,kube_client=warn").lines().count(), 3);
     }
 }
