@@ -160,6 +160,12 @@ impl Metrics {
         registry.register(metric::RECONCILE_CHANGES, "Changes that watches brought", self.changes.clone());
         registry.register(metric::RECONCILE_LEADER, "1 on the replica that writes", self.leader.clone());
         registry.register(metric::AGENTS, "Nodes by the state of their agent", self.agents.clone());
+        registry.register(metric::VIEWERS, "Who watches the live view", self.viewers.clone());
+        registry.register(
+            metric::ADMISSIONS,
+            "Questions of the API server about policies",
+            self.admissions.clone(),
+        );
         registry.register(
             metric::RECONCILE_POLICIES,
             "Policies by whether they are Ready",
@@ -182,4 +188,42 @@ pub fn page(registry: &Registry) -> String {
     // Writing to memory does not fail.
     let _ = encode(&mut page, registry);
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use balancing_api::policy::{PolicyKind, PolicyRef};
+
+    use super::*;
+    use crate::world::Agents;
+
+    /// Every family with a sample: one without any is not on the page.
+    #[test]
+    fn the_page() {
+        let metrics = Metrics::default();
+        metrics.wrote(&Task::Status(PolicyRef::new(PolicyKind::BalancingPolicy, "web")), "made", 0.02);
+        metrics.note(Agents { ready: 3, not_ready: 2, silent: 1 }, (4, 5));
+        metrics.agents.get_or_create(&StateLabel { state: "connected" }).set(3);
+        metrics.note_synced(Source::Nodes, true);
+        metrics.look_seconds.observe(0.002);
+        metrics.changes.inc_by(7);
+        metrics.leader.set(1);
+        metrics.viewers.set(2);
+        metrics.admissions.get_or_create(&AdmissionLabels { path: "validate", result: "warned" }).inc();
+        metrics.watch_errors.get_or_create(&SourceLabel { source: Source::Pods.name() }).inc();
+        let mut settings = insta::Settings::clone_current();
+        settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
+        settings.set_prepend_module_to_snapshot(false);
+        settings.set_omit_expression(true);
+        settings.add_filter(&format!("\"{}\"", env!("CARGO_PKG_VERSION").replace('.', "\\.")), "VERSION");
+        settings.add_filter("revision=\"[^\"]*\"", "revision=REVISION");
+        let page = page(&metrics.registry());
+        // Samples of a family come in any order.
+        let mut lines: Vec<_> = page.lines().collect();
+        let family = |line: &str| line.split(['{', ' ']).next().map(str::to_owned);
+        lines
+            .chunk_by_mut(|a, b| family(a) == family(b) && !a.contains("le="))
+            .for_each(<[_]>::sort_unstable);
+        settings.bind(|| insta::assert_snapshot!("operator-metrics", lines.join("\n")));
+    }
 }
