@@ -65,6 +65,9 @@ pub struct Options {
     pub env: Vec<(String, String)>,
     /// Only these capabilities, as `setpriv` spells them (`bpf`); all of root's if there are none.
     pub capabilities: Vec<String>,
+    /// A cgroup, of which it sees nothing but what is below: container runtimes give a container a cgroup namespace and a mount
+    /// of it. Without one it is in the cgroup of the tests.
+    pub container: Option<PathBuf>,
 }
 
 /// An agent's process, which may be running or not.
@@ -137,15 +140,27 @@ impl Agent {
     /// `balancing-agent SUBCOMMAND --cgroup-root .. --bpffs ..` in the host's namespace, outside the node's cgroup.
     fn command(&self, subcommand: &str, options: &Options) -> Result<std::process::Command> {
         let agent = built(options.binary.as_deref().unwrap_or("balancing-agent"))?;
-        let mut command = if options.capabilities.is_empty() {
-            command_in(&self.places.netns, None, agent)?
-        } else {
-            let allowed: String = options.capabilities.iter().map(|c| format!(",+{c}")).collect();
-            let mut command = command_in(&self.places.netns, None, "setpriv")?;
-            command
-                .args([format!("--bounding-set=-all{allowed}"), format!("--inh-caps=-all{allowed}")])
-                .arg(agent);
-            command
+        let allowed: String = options.capabilities.iter().map(|c| format!(",+{c}")).collect();
+        let mut command = match &options.container {
+            None if allowed.is_empty() => command_in(&self.places.netns, None, agent)?,
+            None => {
+                let mut command = command_in(&self.places.netns, None, "setpriv")?;
+                command
+                    .args([format!("--bounding-set=-all{allowed}"), format!("--inh-caps=-all{allowed}")])
+                    .arg(agent);
+                command
+            }
+            Some(_) if !allowed.is_empty() => {
+                bail!("a container with fewer capabilities: nobody needed it so far")
+            }
+            Some(cgroup) => {
+                let seen = self.places.scratch.join("cgroup");
+                fs::create_dir_all(&seen)?;
+                let mut command = command_in(&self.places.netns, Some(cgroup), "unshare")?;
+                let script = "mount -t cgroup2 cgroup2 \"$0\" && exec \"$@\"";
+                command.args(["--cgroup", "--mount", "sh", "-c", script]).arg(seen).arg(agent);
+                command
+            }
         };
         command.arg(subcommand);
         command.arg("--cgroup-root").arg(&self.places.cgroup).arg("--bpffs").arg(&self.places.bpffs);

@@ -106,7 +106,7 @@ impl ControlPlane {
 
     fn launch(&self, name: &str, flags: &[String]) -> Result<Process> {
         let log = self.folder.0.join(format!("{name}.log"));
-        Process::start(&self.netns, &program(name)?, log, |command| {
+        Process::start(&self.netns, None, &program(name)?, log, |command| {
             command.args(flags);
         })
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::{ControlPlane, Kube, OwnPod, Process, objects};
-use crate::{client::built, network::Network, wait};
+use crate::{client::built, ground::Ground, network::Network, wait};
 
 /// How long it may take to serve.
 const SERVES: std::time::Duration = std::time::Duration::from_secs(60);
@@ -26,6 +26,20 @@ impl Operator {
     /// # Errors
     /// The product is not installed, or the replica ends or is not ready in time; the error holds the end of its log.
     pub fn start(network: &Network, plane: &ControlPlane, space: &str, flags: &[&str]) -> Result<Self> {
+        Self::start_on(network, plane, space, flags, None)
+    }
+
+    /// The same, its process being in its pod's cgroup on the ground of node n1.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_on(
+        network: &Network,
+        plane: &ControlPlane,
+        space: &str,
+        flags: &[&str],
+        ground: Option<&Ground<'_>>,
+    ) -> Result<Self> {
         let kube = plane.admin()?;
         objects::ensure_node(&kube, network, "n1")?;
         let addresses = [network.v4(space), network.v6(space)];
@@ -33,7 +47,9 @@ impl Operator {
         // Its address stands in its variables.
         pod.report(&kube, &addresses, false)?;
         let log = plane.folder().join(format!("{}.log", pod.name()));
-        let process = Process::start(&network.netns(space), &built("balancing-operator")?, log, |command| {
+        let cgroup = ground.map(|ground| ground.make_cgroup(&pod.cgroup())).transpose()?;
+        let program = built("balancing-operator")?;
+        let process = Process::start(&network.netns(space), cgroup.as_deref(), &program, log, |command| {
             command.arg("--kubeconfig").arg(&pod.kubeconfig).args(flags).envs(pod.variables());
             command.env("POD_IP", network.v4(space).to_string());
             command.env("RUST_BACKTRACE", "1").env_remove("RUST_LOG");

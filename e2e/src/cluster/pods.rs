@@ -95,6 +95,13 @@ impl OwnPod {
         self.object["metadata"]["name"].as_str().unwrap_or_default()
     }
 
+    /// The cgroup of its container, below its node's.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        let uid = self.object["metadata"]["uid"].as_str().unwrap_or_default();
+        PathBuf::from(format!("kubepods/besteffort/pod{uid}/main"))
+    }
+
     /// The file with its token of an audience, as its kubelet would mount it.
     ///
     /// # Errors
@@ -148,15 +155,29 @@ fn token(kube: &Kube, pod: &Value) -> Result<String> {
 /// A token of the pod's service account for these audiences.
 fn token_for(kube: &Kube, pod: &Value, audiences: &[&str]) -> Result<String> {
     let account = pod["spec"]["serviceAccountName"].as_str().context("a pod without a service account")?;
-    let path = format!("{}/token", objects::path("ServiceAccount", NAMESPACE, account)?);
-    let meta = &pod["metadata"];
-    let request = json!({
+    account_token(kube, (NAMESPACE, account), audiences, Some(pod))
+}
+
+/// A token of a service account, by namespace and name, for these audiences; bound to a pod, or to nothing.
+///
+/// # Errors
+/// The API server gives none.
+pub fn account_token(
+    kube: &Kube,
+    (namespace, account): (&str, &str),
+    audiences: &[&str],
+    pod: Option<&Value>,
+) -> Result<String> {
+    let path = format!("{}/token", objects::path("ServiceAccount", namespace, account)?);
+    let mut request = json!({
         "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
-        "spec": {
-            "expirationSeconds": 7200, "audiences": audiences,
-            "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]},
-        },
+        "spec": {"expirationSeconds": 7200, "audiences": audiences},
     });
+    if let Some(pod) = pod {
+        let meta = &pod["metadata"];
+        request["spec"]["boundObjectRef"] =
+            json!({"apiVersion": "v1", "kind": "Pod", "name": meta["name"], "uid": meta["uid"]});
+    }
     let answer = kube.request(&Method::POST, &path, "application/json", Some(&request))?.object()?;
     let token = answer["status"]["token"].as_str().unwrap_or_default();
     ensure!(!token.is_empty(), "no token in {answer}");

@@ -23,12 +23,13 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program in a network namespace; its output is added to the log.
+    /// Starts a program in a network namespace and, if given, a cgroup; its output is added to the log.
     ///
     /// # Errors
     /// It cannot be started, or the log not be opened.
     pub fn start(
         netns: &str,
+        cgroup: Option<&Path>,
         program: &Path,
         log: PathBuf,
         prepare: impl FnOnce(&mut Command),
@@ -38,7 +39,7 @@ impl Process {
             .append(true)
             .open(&log)
             .with_context(|| format!("failed to open {}", log.display()))?;
-        let mut command = command_in(netns, None, program)?;
+        let mut command = command_in(netns, cgroup, program)?;
         prepare(&mut command);
         command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
         let child = command.spawn().with_context(|| format!("failed to start {}", program.display()))?;

@@ -14,6 +14,7 @@ mod nodes;
 mod operator;
 mod outage;
 mod plugin;
+mod own;
 mod policies;
 mod release;
 mod simulate;
@@ -55,6 +56,8 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("live", live::TESTS),
     ("plugin", plugin::TESTS),
     ("admission", admission::TESTS),
+    ("lifecycle", lifecycle::TESTS),
+    ("own", own::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),
     ("simulate", simulate::TESTS),
