@@ -13,8 +13,8 @@ mod live;
 mod nodes;
 mod operator;
 mod outage;
-mod plugin;
 mod own;
+mod plugin;
 mod policies;
 mod release;
 mod simulate;
@@ -56,7 +56,6 @@ const THEMES: &[(&str, &[(&str, Test)])] = &[
     ("live", live::TESTS),
     ("plugin", plugin::TESTS),
     ("admission", admission::TESTS),
-    ("lifecycle", lifecycle::TESTS),
     ("own", own::TESTS),
     ("outage", outage::TESTS),
     ("release", release::TESTS),
