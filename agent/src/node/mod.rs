@@ -4,6 +4,7 @@ mod addresses;
 mod core;
 mod documents;
 mod first;
+mod pace;
 mod report;
 mod ring;
 mod state;

@@ -17,7 +17,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Shared,
-    state::{Urgency, state, urgency},
+    pace::Pace,
+    state::{state, urgency},
 };
 use crate::{
     http::NodeView,
@@ -26,10 +27,6 @@ use crate::{
 
 /// Changes come in groups: the first waits for the others.
 const SETTLE: Duration = Duration::from_secs(1);
-/// Between two writes lies so much time at least.
-const APART: Duration = Duration::from_secs(10);
-/// The same where nothing but numbers of backends changed.
-const APART_FOR_NUMBERS: Duration = Duration::from_secs(60);
 /// Where the first sync does not come, the state says after so long why it does not.
 const FIRST_AFTER: Duration = Duration::from_secs(10);
 /// Without being told of a change one looks all the same.
@@ -47,7 +44,8 @@ pub(super) fn start(shared: &Arc<Shared>, kubernetes: &Kubernetes) {
         door: kubernetes.door(),
         resource,
         written: None,
-        last: None,
+        read: false,
+        pace: Pace::default(),
     };
     kubernetes.spawn(writer.run());
 }
@@ -65,60 +63,60 @@ struct Writer {
     door: Arc<Door>,
     resource: ApiResource,
     written: Option<Written>,
-    /// When it was written last.
-    last: Option<Instant>,
+    /// What stood there at the start has been read.
+    read: bool,
+    pace: Pace,
 }
 
 impl Writer {
     async fn run(mut self) {
         let begun = Instant::now();
         let mut pauses = Pauses::new();
-        let mut next = begun;
         let mut trouble = None;
-        let mut read = false;
+        let mut look = begun + FIRST_AFTER;
         loop {
             tokio::select! {
-                () = self.shared.changed.notified() => {}
-                () = sleep(if self.written.is_none() { FIRST_AFTER } else { LOOK }) => {}
-            }
-            sleep(SETTLE + Duration::from_millis(below(500))).await;
-            loop {
-                sleep_until(next).await;
-                // Without its Node the agent is none of the cluster's, and says nothing there.
-                let Some(owner) = self.shared.node_uid() else { break };
-                if !self.shared.core().synced_once() && begun.elapsed() < FIRST_AFTER {
-                    break;
+                () = self.shared.changed.notified() => {
+                    sleep(SETTLE + Duration::from_millis(below(500))).await;
                 }
-                let result = match read {
-                    true => Ok(()),
-                    false => self.read().await,
-                };
-                let result = match result {
-                    Ok(()) => {
-                        read = true;
-                        self.write(&owner).await
+                () = sleep_until(look) => {}
+            }
+            // While changes go on and on, one does not even look more often than one may write.
+            sleep_until(self.pace.free(Instant::now())).await;
+            let usual = Instant::now() + if self.written.is_none() { FIRST_AFTER } else { LOOK };
+            // Without its Node the agent is none of the cluster's, and says nothing there.
+            let owner = self.shared.node_uid();
+            let too_soon = !self.shared.core().synced_once() && begun.elapsed() < FIRST_AFTER;
+            let (Some(owner), false) = (owner, too_soon) else {
+                look = usual;
+                continue;
+            };
+            match self.attempt(&owner).await {
+                Ok(kept_back) => {
+                    if trouble.take().is_some() {
+                        tracing::info!("the NodeBalancingState is written again");
                     }
-                    Err(error) => Err(error),
-                };
-                match result {
-                    Ok(()) => {
-                        if trouble.take().is_some() {
-                            tracing::info!("the NodeBalancingState is written again");
-                        }
-                        pauses.reset();
-                        next = self.last.map_or(next, |last| last + APART);
-                        break;
+                    pauses.reset();
+                    look = kept_back.map_or(usual, |until| until.min(usual));
+                }
+                Err(why) => {
+                    if trouble.as_ref() != Some(&why) {
+                        tracing::warn!("failed to write the NodeBalancingState: {why}");
                     }
-                    Err(why) => {
-                        if trouble.as_ref() != Some(&why) {
-                            tracing::warn!("failed to write the NodeBalancingState: {why}");
-                        }
-                        trouble = Some(why);
-                        next = Instant::now() + pauses.next() * 4;
-                    }
+                    trouble = Some(why);
+                    look = Instant::now() + pauses.next() * 4;
+                    sleep_until(look).await;
                 }
             }
         }
+    }
+
+    async fn attempt(&mut self, owner: &str) -> Result<Option<Instant>, String> {
+        if !self.read {
+            self.read().await?;
+            self.read = true;
+        }
+        self.write(owner).await
     }
 
     fn api(&self) -> Api<DynamicObject> {
@@ -137,8 +135,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is not written, unless there is no hurry.
-    async fn write(&mut self, owner: &str) -> Result<(), String> {
+    /// Writes what is not written. Answers until when it is kept back, if it is.
+    async fn write(&mut self, owner: &str) -> Result<Option<Instant>, String> {
         let shared = Arc::clone(&self.shared);
         // It waits for the programming thread, which may be busy.
         let status = tokio::task::spawn_blocking(move || shared.status()).await;
@@ -149,13 +147,11 @@ impl Writer {
             shared.core().snapshot.policy(policy).map(|p| p.uid.to_string()).unwrap_or_default()
         };
         let new = state(&status, uid, before.map(|written| &written.status), Timestamp::now());
-        let apart = match urgency(before.map(|written| &written.status), &new) {
-            Urgency::Never => return Ok(()),
-            Urgency::Later => APART_FOR_NUMBERS,
-            Urgency::Soon => APART,
-        };
-        if self.last.is_some_and(|last| last.elapsed() < apart) {
-            return Ok(());
+        let now = Instant::now();
+        match self.pace.next(urgency(before.map(|written| &written.status), &new), now) {
+            None => return Ok(None),
+            Some(at) if at > now => return Ok(Some(at)),
+            Some(_) => {}
         }
         let params = PatchParams::apply(FIELD_MANAGER_AGENT).force();
         if before.is_none() {
@@ -174,8 +170,8 @@ impl Writer {
         match timeout(ANSWER_WITHIN, status.patch_status(&self.name, &params, &Patch::Apply(object))).await {
             Ok(Ok(_)) => {
                 self.written = Some(Written { owner: owner.to_owned(), status: new });
-                self.last = Some(Instant::now());
-                Ok(())
+                self.pace.wrote(Instant::now());
+                Ok(None)
             }
             Ok(Err(error)) => {
                 if matches!(&error, kube::Error::Api(status) if status.code == 404) {

@@ -1,9 +1,11 @@
 //! What the node says of itself in the cluster, out of the same document that the agent API shows. Pure.
 
+use std::collections::HashSet;
+
 use balancing_api::{
     agent::{Condition, NodeStatus, PolicyState, PolicyStatus},
     node_state::{MAX_MESSAGE, MAX_POLICIES, NodeBalancingStateStatus, NodePolicyCounts, NodePolicyState},
-    policy::PolicyRef,
+    policy::{PolicyKind, PolicyRef},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition as MetaCondition, Time};
@@ -15,8 +17,11 @@ pub(super) enum Urgency {
     Never,
     /// Numbers of backends differ, and nothing else: with a rollout they change on every node, again and again.
     Later,
-    /// Something of it differs.
+    /// Something of it differs that nobody waits for: what it says of a problem, or that a policy is no more.
     Soon,
+    /// Something is new that somebody may be waiting for: a policy or an edit of it, another state of one, another status of
+    /// a condition.
+    Now,
 }
 
 /// The state that a status says, `before` being the one in the cluster: what did not change keeps its times. `uid` is the
@@ -140,9 +145,12 @@ fn cut(message: &str) -> String {
 
 /// How soon `new` is to be written where `old` stands.
 pub(super) fn urgency(old: Option<&NodeBalancingStateStatus>, new: &NodeBalancingStateStatus) -> Urgency {
-    let Some(old) = old else { return Urgency::Soon };
+    let Some(old) = old else { return Urgency::Now };
     if old == new {
         return Urgency::Never;
+    }
+    if says_something_new(old, new) {
+        return Urgency::Now;
     }
     let mut counted = old.clone();
     for policy in &mut counted.policies {
@@ -155,11 +163,23 @@ pub(super) fn urgency(old: Option<&NodeBalancingStateStatus>, new: &NodeBalancin
     if counted == *new { Urgency::Later } else { Urgency::Soon }
 }
 
+/// A policy in this edition and state, or a condition with this status, that the old state does not have.
+fn says_something_new(old: &NodeBalancingStateStatus, new: &NodeBalancingStateStatus) -> bool {
+    let policies: HashSet<_> = old.policies.iter().map(edition).collect();
+    let said = |new: &MetaCondition| {
+        old.conditions.iter().any(|old| (&old.type_, &old.status) == (&new.type_, &new.status))
+    };
+    !new.policies.iter().map(edition).all(|new| policies.contains(&new)) || !new.conditions.iter().all(said)
+}
+
+fn edition(policy: &NodePolicyState) -> (PolicyKind, &str, &str, i64, PolicyState) {
+    (policy.kind, &policy.name, &policy.uid, policy.observed_generation, policy.state)
+}
+
 #[cfg(test)]
 mod tests {
-    use balancing_api::{
-        agent::{AgentInfo, BackendCount, DatapathInfo, KernelFeatures, KernelInfo, NodeInfo, SourceError},
-        policy::PolicyKind,
+    use balancing_api::agent::{
+        AgentInfo, BackendCount, DatapathInfo, KernelFeatures, KernelInfo, NodeInfo, SourceError,
     };
 
     use super::*;
@@ -193,6 +213,7 @@ mod tests {
                 version: "0.1.0".to_owned(),
                 started_at: at(0),
                 default_redirects_per_second: 0,
+                exempt_pods: Vec::new(),
             },
             kernel: KernelInfo { release: "6.1".to_owned(), features: KernelFeatures::default() },
             datapath: DatapathInfo {
@@ -213,7 +234,6 @@ mod tests {
             source_errors: Vec::<SourceError>::new(),
             sources: Vec::new(),
         }
-                exempt_pods: Vec::new(),
     }
 
     fn made(
@@ -259,7 +279,7 @@ mod tests {
             made(&status(vec![policy("a", PolicyState::Fallback, "x")], "True", 700), Some(&first), 800);
         assert_eq!(fell.policies[0].last_transition_time.0, at(800));
         assert_eq!(fell.conditions, first.conditions);
-        assert_eq!(urgency(Some(&first), &fell), Urgency::Soon);
+        assert_eq!(urgency(Some(&first), &fell), Urgency::Now);
         // Made anew under its name it is another one.
         let other = state(
             &status(vec![policy("a", PolicyState::Programmed, "")], "True", 5),
@@ -279,7 +299,29 @@ mod tests {
         let after = made(&more, Some(&before), 10);
         assert_eq!(urgency(Some(&before), &after), Urgency::Later);
         more.policies[0].generation = 4;
-        assert_eq!(urgency(Some(&before), &made(&more, Some(&before), 10)), Urgency::Soon);
-        assert_eq!(urgency(None, &before), Urgency::Soon);
+        assert_eq!(urgency(Some(&before), &made(&more, Some(&before), 10)), Urgency::Now);
+        assert_eq!(urgency(None, &before), Urgency::Now);
+    }
+
+    #[test]
+    fn what_is_new_is_urgent_and_what_is_gone_or_put_otherwise_is_less_so() {
+        let policies =
+            || vec![policy("a", PolicyState::Programmed, ""), policy("b", PolicyState::Fallback, "no pod")];
+        let first = made(&status(policies(), "True", 5), None, 9);
+        let after = |change: fn(&mut Vec<PolicyStatus>), ready: &str| {
+            let mut policies = policies();
+            change(&mut policies);
+            urgency(Some(&first), &made(&status(policies, ready, 5), Some(&first), 20))
+        };
+        assert_eq!(after(|_| (), "True"), Urgency::Never);
+        assert_eq!(after(|all| all.push(policy("c", PolicyState::Fallback, "x")), "True"), Urgency::Now);
+        assert_eq!(after(|all| all[1].state = PolicyState::Programmed, "True"), Urgency::Now);
+        assert_eq!(after(|_| (), "False"), Urgency::Now);
+        assert_eq!(after(|all| drop(all.pop()), "True"), Urgency::Soon);
+        assert_eq!(after(|all| all[1].message = "another pod".to_owned(), "True"), Urgency::Soon);
+        // Made anew under its name.
+        let uid = |_: &PolicyRef| "another".to_owned();
+        let anew = state(&status(policies(), "True", 5), uid, Some(&first), at(20));
+        assert_eq!(urgency(Some(&first), &anew), Urgency::Now);
     }
 }

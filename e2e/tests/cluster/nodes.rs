@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
         "a_state_is_written_when_something_changes_and_at_no_other_time",
         a_state_is_written_when_something_changes,
     ),
+    ("what_is_new_is_said_at_once", what_is_new_is_said_at_once),
     ("an_object_nobody_understands_stops_nothing", an_object_nobody_understands_stops_nothing),
     ("an_agent_writes_its_own_state_and_nothing_else", an_agent_writes_its_own_state_and_nothing_else),
 ];
@@ -177,6 +178,33 @@ fn a_state_is_written_when_something_changes(cluster: &Cluster) -> Result<()> {
         anyhow::bail!("written without need:\nbefore {:#}\nafter {:#}", before["status"], now["status"]);
     }
     Ok(())
+}
+
+/// One thing after the other, each before the ten seconds are over in which there is one write in the long run.
+fn what_is_new_is_said_at_once(cluster: &Cluster) -> Result<()> {
+    const AT_ONCE: Duration = Duration::from_secs(6);
+    let scene = Scene::new(&cluster.plane)?;
+    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
+    node.start(&Options::default())?;
+    let path = state_of("n1")?;
+    let ready = |s: &Value| condition_of(s, "Ready").filter(|c| c["status"] == "True").map(|_| ());
+    scene.kube.wait_for(&path, SOON, "a Ready state", ready)?;
+    dns_service(cluster, &scene)?;
+    let cache = local_cache(cluster, &scene, 1)?;
+    let policy = scene.apply(&dns_policy())?;
+    let says = |state: &'static str, generation: u64| {
+        let uid = policy["metadata"]["uid"].clone();
+        move |s: &Value| {
+            let said = s["status"]["policies"].as_array()?.iter().find(|p| p["uid"] == uid)?;
+            (said["state"] == state && said["observedGeneration"] == generation).then_some(())
+        }
+    };
+    scene.kube.wait_for(&path, AT_ONCE, "a new policy", says("Programmed", 1))?;
+    scene.kube.delete(&objects::place(&cache)?.path())?;
+    scene.kube.wait_for(&path, AT_ONCE, "it has lost its backend", says("Fallback", 1))?;
+    let edit = json!({"spec": {"config": {"onNoBackend": "Refuse"}}});
+    scene.kube.patch(&objects::place(&dns_policy())?.path(), &edit)?;
+    scene.kube.wait_for(&path, AT_ONCE, "its edit", says("Fallback", 2))
 }
 
 fn an_object_nobody_understands_stops_nothing(cluster: &Cluster) -> Result<()> {
