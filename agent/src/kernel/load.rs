@@ -1,7 +1,7 @@
 //! Loads the object, with what this kernel can do, and puts the programs on the cgroup's hooks.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fs::{self, File},
     io,
     os::{
@@ -22,6 +22,7 @@ use balancing_api::agent::{KernelFeatures, ProgramInfo};
 use balancing_datapath::HOOKS;
 
 use super::{
+    before,
     layout::{self, Sizes, definitions},
     pins::{self, LockError, MapFolders},
     store::{KernelStore, Residue, RuntimeChange, StoreError, Tables},
@@ -66,6 +67,16 @@ pub enum LoadError {
         /// The kernel's error and the end of the verifier's log, whose rest is pages long.
         reason: String,
     },
+    /// The kernel lacks what no way of loading the programs can do without.
+    #[error("Linux {release} lacks {lacks}; Balancing needs Linux {NEEDED} or later")]
+    Kernel {
+        /// What the kernel calls itself.
+        release: String,
+        /// What is missing.
+        lacks: &'static str,
+        /// What it refused, and how.
+        source: Box<LoadError>,
+    },
     /// A program could not be attached.
     #[error("failed to attach the program {hook} to {cgroup}")]
     Attach {
@@ -91,6 +102,33 @@ fn explain(error: &ProgramError) -> String {
     let mut tail: Vec<&str> = log.lines().rev().take(3).collect();
     tail.reverse();
     format!("{io_error} ({})", tail.join(" | "))
+}
+
+/// The oldest Linux that takes the programs. What it takes is tried; this is for words alone.
+const NEEDED: &str = "5.12";
+
+/// What the verifier says of an instruction that the kernel does not know, and what that is.
+const UNKNOWN: (&str, &str) =
+    ("BPF_STX uses reserved fields", "compare-and-exchange and fetch-add for eBPF programs");
+
+/// Says of a refusal what the kernel lacks, where that is known.
+fn explained(refusal: LoadError, release: &str) -> LoadError {
+    let (words, what) = UNKNOWN;
+    let lacks = match &refusal {
+        LoadError::Program { reason, .. } if reason.contains(words) => what,
+        LoadError::Program { .. } | LoadError::Object(_) if is_older(release) => "what the programs use",
+        _ => return refusal,
+    };
+    LoadError::Kernel { release: release.to_owned(), lacks, source: Box::new(refusal) }
+}
+
+/// Is that release of Linux older than [`NEEDED`]?
+fn is_older(release: &str) -> bool {
+    let numbers = |text: &str| {
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map_while(|n| n.parse::<u32>().ok());
+        Some((numbers.next()?, numbers.next()?))
+    };
+    numbers(release).is_some_and(|release| Some(release) < numbers(NEEDED))
 }
 
 /// The capabilities that are missing: without one of them the kernel's own message is about something else.
@@ -226,19 +264,21 @@ fn make(folder: &Path, definition: &layout::MapDefinition) -> io::Result<OwnedFd
     Ok(map)
 }
 
+fn release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
 fn load(folder: &Path, sizes: &Sizes) -> Result<Loaded, LoadError> {
     let mut refused = None;
     for abilities in ABILITIES {
         match load_with(folder, sizes, abilities) {
             Ok(ebpf) => return Ok(Loaded { ebpf, abilities }),
-            // The first attempt's reason is the one to report: it is about what a current kernel has.
-            Err(error @ LoadError::Program { .. }) => {
-                refused.get_or_insert(error);
-            }
-            Err(error) => return Err(error),
+            // The last attempt's reason is the one to report: it needs least.
+            Err(error @ LoadError::Program { .. }) => refused = Some(error),
+            Err(error) => return Err(explained(error, &release())),
         }
     }
-    Err(refused.unwrap_or(LoadError::Object(missing("programs"))))
+    Err(explained(refused.unwrap_or(LoadError::Object(missing("programs"))), &release()))
 }
 
 fn load_with(folder: &Path, sizes: &Sizes, abilities: Abilities) -> Result<Ebpf, LoadError> {
@@ -362,6 +402,15 @@ impl Grower {
 }
 
 impl Attachment {
+    /// Exempts cgroups, the agent's own, from every policy of an earlier agent whose maps have another layout: its programs
+    /// are in force until the new maps are filled, for which the agent has to hear of its objects first.
+    ///
+    /// # Errors
+    /// Such a map is full, or cannot be read or written.
+    pub fn exempt_before(&self, cgroups: &BTreeSet<u64>) -> Result<(), StoreError> {
+        before::exempt(&self.folders.old, cgroups)
+    }
+
     /// Puts the programs on all hooks. A pinned link of this cgroup gets the new program with no moment without one;
     /// where there is none a link is made. Then the maps that no program uses any more are removed.
     pub fn attach(&mut self) -> Result<(), LoadError> {
@@ -488,4 +537,50 @@ fn new_sock_link(
 ) -> Result<FdLink, Box<dyn std::error::Error + Send + Sync>> {
     let id = program.attach(cgroup, CgroupAttachMode::Single)?;
     Ok(FdLink::try_from(program.take_link(id)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(reason: &str) -> LoadError {
+        LoadError::Program { hook: "connect4", reason: reason.to_owned() }
+    }
+
+    #[test]
+    fn what_an_old_kernel_lacks_is_told() {
+        let told = |error: &LoadError| error.to_string();
+        let atomics = explained(refusal("Invalid argument (BPF_STX uses reserved fields)"), "5.10.0-30-amd64");
+        assert_eq!(
+            told(&atomics),
+            "Linux 5.10.0-30-amd64 lacks compare-and-exchange and fetch-add for eBPF programs; Balancing needs Linux 5.12 or later"
+        );
+        let cause = std::error::Error::source(&atomics).expect("what the kernel said").to_string();
+        assert!(cause.starts_with("failed to load the program connect4: Invalid argument"), "{cause}");
+        let ring = explained(LoadError::Object(missing("EVENTS")), "5.4.0-200-generic");
+        assert!(told(&ring).starts_with("Linux 5.4.0-200-generic lacks what the programs use; "), "{ring}");
+    }
+
+    #[test]
+    fn what_else_is_refused_is_told_as_it_is() {
+        for (error, release) in [
+            (refusal("Operation not permitted"), "6.1.0-50-amd64"),
+            (refusal("Cannot allocate memory"), "5.12.0"),
+            (LoadError::Capabilities(vec!["CAP_BPF"]), "5.4.0"),
+            (refusal("Operation not permitted"), "no number"),
+        ] {
+            let before = error.to_string();
+            assert_eq!(explained(error, release).to_string(), before);
+        }
+    }
+
+    #[test]
+    fn releases_are_compared_by_their_numbers() {
+        for old in ["4.18.0-553.el8", "5.4.0", "5.9.16", "5.11.22"] {
+            assert!(is_older(old), "{old}");
+        }
+        for new in ["5.12", "5.12.0-rc1", "5.15.0-100-generic", "6.1.0", "10.0"] {
+            assert!(!is_older(new), "{new}");
+        }
+    }
 }

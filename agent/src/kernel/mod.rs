@@ -1,6 +1,7 @@
 //! The kernel side: loads and attaches the programs, keeps links and maps pinned, writes the desired state into the maps,
 //! and reads back what they hold.
 
+mod before;
 mod grace;
 mod index;
 mod layout;

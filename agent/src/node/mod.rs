@@ -168,8 +168,11 @@ pub fn run(config: &RunConfig, layout: u32) -> Result<Ending, RunError> {
     let grace = Arc::new(grace.map_err(|source| RunError::Start { what: "the grace periods", source })?);
     let mut programmer = Programmer::take_over(Arc::clone(&opened.store), Arc::clone(&grace))?.up_to(most);
     let context = context(config)?;
-    if let Err(error) = programmer.exempt(&context.own_cgroups) {
-        tracing::warn!(%error, "failed to exempt the agent itself from the policies that are in force");
+    let own = &context.own_cgroups;
+    let exempt = [programmer.exempt(own), opened.attachment.exempt_before(own)];
+    for error in exempt.into_iter().filter_map(Result::err) {
+        let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
+        tracing::warn!(%error, cause, "failed to exempt the agent itself from the policies that are in force");
     }
     let metrics = Metrics::new(option_env!("BALANCING_REVISION").unwrap_or("unknown"));
     let core = Core::new(context, programmer, Arc::clone(&opened.store), grace, most, metrics.clone());
@@ -250,11 +253,11 @@ fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
         .map_err(|source| RunError::Start { what: "looking at the agent's own cgroup", source })?;
     Ok(NodeContext {
         node: config.node_name.as_str().into(),
+        namespace: config.namespace.as_str().into(),
         resolution: match config.service_resolution {
             ServiceResolution::All => compile::ServiceResolution::All,
             ServiceResolution::Policies => compile::ServiceResolution::Policies,
             ServiceResolution::Off => compile::ServiceResolution::Off,
-        namespace: config.namespace.as_str().into(),
         },
         default_limit: config.default_redirects_per_second,
         cluster: !matches!(config.source, config::Source::Manifests(_)),
