@@ -83,8 +83,10 @@ pub enum Write {
     NodeId {
         /// Name of the node.
         node: String,
-        /// Only if it is still this one.
+        /// Only if it is still this one,
         uid: String,
+        /// and as it was seen.
+        version: String,
         /// The number.
         id: u32,
     },
@@ -234,7 +236,9 @@ impl Core {
                 Task::Backends(policy) => self.backends(policy),
                 Task::Status(policy) => self.status(policy, now, clock),
             };
-            if !follows.is_empty() {
+            if follows.is_empty() {
+                self.forget_failures(&task);
+            } else {
                 self.busy.insert(task.clone());
             }
             match task {
@@ -245,6 +249,15 @@ impl Core {
             writes.extend(follows.into_iter().map(|write| (task.clone(), write)));
         }
         writes
+    }
+
+    /// Of a policy that is gone nothing is left to fail.
+    fn forget_failures(&mut self, task: &Task) {
+        if let Task::Status(policy) | Task::Backends(policy) = task
+            && self.world.policy(policy).is_none()
+        {
+            self.failures.remove(task);
+        }
     }
 
     fn policy_ids(&mut self) -> Vec<Write> {
@@ -271,7 +284,12 @@ impl Core {
                 continue;
             }
             self.numbered.insert(name.clone(), seen);
-            writes.push(Write::NodeId { node: name, uid: node.uid.clone(), id });
+            writes.push(Write::NodeId {
+                node: name,
+                uid: node.uid.clone(),
+                version: node.version.0.clone(),
+                id,
+            });
         }
         writes
     }
@@ -303,6 +321,13 @@ impl Core {
         memory.looked = Some(now);
         if memory.wrote.is_some_and(|wrote| now >= wrote + UNCONFIRMED) {
             memory.unconfirmed = None;
+        }
+        if memory.unconfirmed.is_some()
+            && let Some(wrote) = memory.wrote
+        {
+            // Somebody else may have written in between, and no watch may ever bring what was written here.
+            let due = self.due.entry(Task::Status(reference.clone())).or_insert(wrote + UNCONFIRMED);
+            *due = (wrote + UNCONFIRMED).min(*due);
         }
         let old = memory.unconfirmed.as_ref().map_or(&policy.status, |(status, _)| status);
         if old.observed_generation.is_some_and(|seen| seen > policy.generation) {
@@ -361,6 +386,9 @@ impl Core {
                 if let Some(memory) = self.memory.get_mut(&write.policy).filter(|m| m.uid == write.uid) {
                     let brought = self.world.policy(&write.policy).is_some_and(|p| p.version == version);
                     memory.unconfirmed = (!brought).then(|| (write.new.clone(), version));
+                    if !brought {
+                        self.at(Task::Status(write.policy.clone()), now + UNCONFIRMED);
+                    }
                 }
             }
             Write::Slices(_, writes) => {

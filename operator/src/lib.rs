@@ -118,7 +118,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     let ties = ports::open(&client, &ports, &metrics, &end).await?;
     let settings = run::Settings { namespace, candidate, status_interval };
     let ended = run::run(client, settings, health, metrics, ties, end.clone()).await;
-    // A lease that is lost ends the ports too: whoever is connected finds the next leader.
+    // Also where it failed: whoever is connected finds the next leader.
     end.cancel();
     port.abort();
     Ok(ended?)

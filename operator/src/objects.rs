@@ -91,7 +91,7 @@ pub struct ClusterNode {
     pub node: Node,
     /// `metadata.uid`.
     pub uid: String,
-    /// `metadata.resourceVersion`; not compared: it changes with every heartbeat.
+    /// `metadata.resourceVersion`, for writes; not compared: it changes with every heartbeat.
     pub version: Version,
     /// When it was created.
     pub created: Option<Timestamp>,

@@ -22,7 +22,7 @@ use crate::{
     admission::Question,
     core::{Core, Outcome, Task, Write},
     health::Health,
-    leader::{self, Candidate, LeaderError, Leadership},
+    leader::{self, Candidate, LeaderError, Leadership, Term},
     metrics::{Metrics, SourceLabel},
     objects::Change,
     reconcile::{apply, update_status},
@@ -37,6 +37,8 @@ const BATCH: usize = 256;
 const WRITES: usize = 8;
 /// How long a write may take.
 const WRITE: Duration = Duration::from_secs(15);
+/// How long the Events of a write may take.
+const TELLING: Duration = Duration::from_secs(5);
 /// How long writes may take that are under way at the end.
 const END: Duration = Duration::from_secs(5);
 /// How often the loop turns where nothing happens.
@@ -77,10 +79,10 @@ struct Done {
     outcome: Outcome,
 }
 
-/// Runs until `end`, or until the lease is lost.
+/// Runs until `end`. While this replica holds the lease it writes; otherwise it only knows.
 ///
 /// # Errors
-/// The lease is lost: another replica writes from now on.
+/// Nobody looks after the lease any longer.
 pub async fn run(
     client: Client,
     settings: Settings,
@@ -97,6 +99,7 @@ pub async fn run(
         instance: Some(settings.candidate.identity.clone()),
     };
     let (done, finished) = mpsc::unbounded_channel();
+    let mut leadership = leader::campaign(&client, &settings.candidate);
     let mut run = Loop {
         core: Core::new(settings.status_interval),
         missing: Source::ALWAYS.into_iter().collect(),
@@ -111,6 +114,8 @@ pub async fn run(
             room: Arc::new(Semaphore::new(WRITES)),
             metrics: metrics.clone(),
             client: client.clone(),
+            term: leadership.term(),
+            over: CancellationToken::new(),
             done,
         },
         client: client.clone(),
@@ -120,19 +125,9 @@ pub async fn run(
         watches,
         under_way: 0,
     };
-    let mut campaign = std::pin::pin!(leader::campaign(&client, &settings.candidate));
-    let mut leadership = loop {
-        tokio::select! {
-            leadership = &mut campaign => break leadership,
-            () = end.cancelled() => return Ok(()),
-            () = tokio::time::sleep(TURN) => run.health.turned(),
-        }
-    };
     let ended = run.turn(news, finished, &mut leadership, &end).await;
     run.finish().await;
-    if ended.is_ok() {
-        leadership.release().await;
-    }
+    leadership.release().await;
     ended
 }
 
@@ -174,11 +169,7 @@ impl Loop {
                 () = end.cancelled() => return Ok(()),
                 turned = leadership.turned(self.leading) => {
                     turned?;
-                    tracing::info!("this replica holds the lease: it writes from now on");
-                    self.leading = true;
-                    self.ties.leading.send_replace(true);
-                    self.metrics.leader.set(1);
-                    self.core.look_at_everything(Instant::now());
+                    self.lead(!self.leading);
                 }
                 _ = news.recv_many(&mut batch, BATCH) => {
                     for one in batch.drain(..) {
@@ -205,7 +196,23 @@ impl Loop {
             if noted.elapsed() >= NOTE {
                 noted = Instant::now();
                 self.metrics.note(self.core.agents(), self.core.policies_ready());
+                if std::mem::take(&mut self.nodes) {
+                    self.ties.nodes.send_replace(self.core.node_names().into());
+                }
             }
+        }
+    }
+
+    /// This replica leads from now on, or does so no longer.
+    fn lead(&mut self, leads: bool) {
+        self.leading = leads;
+        self.ties.leading.send_replace(leads);
+        self.metrics.leader.set(i64::from(leads));
+        if leads {
+            tracing::info!("this replica holds the lease: it writes from now on");
+            self.core.look_at_everything(Instant::now());
+        } else {
+            tracing::warn!("this replica holds the lease no longer: it writes nothing until it has it again");
         }
     }
 
@@ -266,8 +273,9 @@ impl Loop {
         watch::follow_pods(&self.client, &self.sender, &mut self.watches);
     }
 
-    /// Waits a little for writes that are under way.
+    /// Waits a little for writes that are under way; those that have not begun are another replica's.
     async fn finish(mut self) {
+        self.writer.over.cancel();
         self.watches.abort_all();
         self.metrics.leader.set(0);
         self.ties.leading.send_replace(false);
@@ -287,12 +295,20 @@ struct Writer {
     namespace: String,
     room: Arc<Semaphore>,
     metrics: Metrics,
+    /// Until when this replica may write.
+    term: Term,
+    /// Nothing is to be written any longer.
+    over: CancellationToken,
     done: mpsc::UnboundedSender<Done>,
 }
 
 impl Writer {
     async fn make(self, task: Task, write: Write) {
         let Ok(_place) = self.room.acquire().await else { return };
+        if self.over.is_cancelled() || !self.term.holds() {
+            let _ = self.done.send(Done { task, write, outcome: Outcome::Overtaken });
+            return;
+        }
         let began = Instant::now();
         let (outcome, result) = match tokio::time::timeout(WRITE, self.send(&write)).await {
             Ok(Ok(version)) => (Outcome::Made(version), "made"),
@@ -304,7 +320,8 @@ impl Writer {
         };
         self.metrics.wrote(&task, result, began.elapsed().as_secs_f64());
         if let (Write::Status(status), Outcome::Made(_)) = (&write, &outcome) {
-            update_status::tell(&self.recorder, status).await;
+            // Events are worth no wait: what follows from the write is not held up by them.
+            let _ = tokio::time::timeout(TELLING, update_status::tell(&self.recorder, status)).await;
         }
         // At the end nobody listens any more.
         let _ = self.done.send(Done { task, write, outcome });
@@ -316,13 +333,11 @@ impl Writer {
                 tracing::info!(%policy, id, "assigning a serviceId");
                 apply::policy_id(&self.client, policy, uid, version, *id).await
             }
-            Write::NodeId { node, uid, id } => {
+            Write::NodeId { node, uid, version, id } => {
                 tracing::info!(node, id, "assigning a nodeId");
-                apply::node_id(&self.client, node, uid, *id).await
+                apply::node_id(&self.client, node, uid, version, *id).await
             }
-            Write::Slices(_, writes) => {
-                apply::slices(&self.client, &self.namespace, writes).await.map(|()| String::new())
-            }
+            Write::Slices(_, writes) => apply::slices(&self.client, &self.namespace, writes).await.map(|()| String::new()),
             Write::Status(write) => update_status::write(&self.client, write).await,
         }
     }

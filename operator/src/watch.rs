@@ -347,7 +347,11 @@ where
                 }
                 Event::InitDone => {
                     synced = true;
-                    self.known.end().iter().map(|(namespace, name)| gone(namespace, name)).collect()
+                    let left = self.known.end();
+                    for key in &left {
+                        self.broken.remove(key);
+                    }
+                    left.iter().map(|(namespace, name)| gone(namespace, name)).collect()
                 }
             };
             if !changes.is_empty() && news.send(News::Changes(changes)).await.is_err() {

@@ -466,6 +466,89 @@ fn a_late_watch_makes_no_second_write() {
 }
 
 #[test]
+fn what_another_wrote_over_it_is_written_anew_though_no_watch_brought_its_own_write() {
+    let mut c = Cluster::new();
+    three_nodes(&mut c);
+    c.apply(set_service("dns", "10.96.0.10"));
+    let dns = lr("dns");
+    c.watching = false;
+    c.apply(set_policy(policy_at(&dns, 1, &redirect(&service_matcher("dns")))));
+    c.pass(Duration::from_secs(5));
+    assert_eq!(c.policies[&dns].status.programmed, "0/3");
+    // Another leader's write comes right behind it, and the watch begins anew with that.
+    let mut foreign = c.policies[&dns].clone();
+    foreign.status.programmed = "9/9".to_owned();
+    foreign.version = "foreign".to_owned();
+    c.core.apply(set_policy(foreign), c.now);
+    c.pass(Duration::from_secs(5));
+    // A report comes meanwhile that changes nothing: it is not what the second look waits for.
+    c.apply(set_state("n1", &[(&dns, "Conflicted", "FrontendConflict", 0, 1)]));
+    c.watching = true;
+    let made = c.pass(Duration::from_secs(60));
+    let writes = made.iter().filter(|w| matches!(w, Write::Status(_))).count();
+    assert_eq!(writes, 1, "{made:?}");
+}
+
+#[test]
+fn of_policies_that_are_gone_nothing_is_kept() {
+    let mut core = Core::new(Duration::from_secs(10));
+    let mut now = Instant::now();
+    for n in 0..100 {
+        let (redirects, balances) = (lr(&format!("p{n}")), bl(&format!("p{n}")));
+        core.apply(set_pod("pod", "dns", "n1", "10.1.0.1", true), now);
+        core.apply(set_policy(policy_at(&redirects, 1, &redirect(&service_matcher("dns")))), now);
+        core.apply(
+            set_policy(policy_at(&balances, 1, &balance(&service_matcher("dns"), "podEndpoint"))),
+            now,
+        );
+        now += Duration::from_secs(2);
+        let writes = core.look(now, Timestamp::UNIX_EPOCH);
+        assert!(writes.len() >= 5, "{writes:?}");
+        // They go while they are written.
+        for policy in [redirects, balances] {
+            core.apply(Change::Policy(policy, None), now);
+        }
+        for (task, write) in writes {
+            core.done(&task, &write, Outcome::Overtaken, now);
+        }
+        now += Duration::from_secs(120);
+        core.look(now, Timestamp::UNIX_EPOCH);
+    }
+    assert_eq!((core.memory.len(), core.numbered.len(), core.due.len()), (0, 0, 0));
+    let left: Vec<_> =
+        core.failures.keys().filter(|t| matches!(t, Task::Status(_) | Task::Backends(_))).collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn a_node_gets_its_number_only_as_it_was_seen() {
+    let mut core = Core::new(Duration::from_secs(10));
+    let mut now = Instant::now();
+    let seen = |version: &str| {
+        let Change::Node(name, Some(node)) = set_node("n1", "a", "192.0.2.1") else { panic!("no node") };
+        let mut node = crate::objects::ClusterNode::clone(&node);
+        node.version.0 = version.to_owned();
+        Change::Node(name, Some(node.into()))
+    };
+    let numbered = |core: &mut Core, now| {
+        let writes = core.look(now, Timestamp::UNIX_EPOCH).into_iter();
+        writes.filter(|(_, write)| matches!(write, Write::NodeId { .. })).collect::<Vec<_>>()
+    };
+    core.apply(seen("1"), now);
+    // A heartbeat: nothing that concerns anybody, but it is another version.
+    core.apply(seen("2"), now);
+    now += Duration::from_secs(1);
+    let [(task, write)] = &numbered(&mut core, now)[..] else { panic!("no number") };
+    assert!(matches!(write, Write::NodeId { version, .. } if version == "2"), "{write:?}");
+    // Somebody wrote to it meanwhile.
+    core.done(task, write, Outcome::Overtaken, now);
+    core.apply(seen("3"), now);
+    now += Duration::from_secs(5);
+    let [(_, again)] = &numbered(&mut core, now)[..] else { panic!("not tried again") };
+    assert!(matches!(again, Write::NodeId { version, .. } if version == "3"), "{again:?}");
+}
+
+#[test]
 fn a_newer_judgement_is_left_alone() {
     let mut c = Cluster::new();
     let mut policy = policy_at(&lr("dns"), 1, &redirect(&service_matcher("dns")));

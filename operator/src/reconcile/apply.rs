@@ -70,12 +70,22 @@ pub async fn policy_id(
     Ok(written.metadata.resource_version.unwrap_or_default())
 }
 
-/// Gives a Node its number, if it is still the same.
+/// Gives a Node its number, if it is still as it was seen: somebody may have given it one meanwhile.
 ///
 /// # Errors
 /// The API server does not take it.
-pub async fn node_id(client: &Client, node: &str, uid: &str, id: u32) -> Result<String, kube::Error> {
-    let patch = json!({"metadata": {"uid": uid, "annotations": {ANNOTATION_NODE_ID: id.to_string()}}});
+pub async fn node_id(
+    client: &Client,
+    node: &str,
+    uid: &str,
+    version: &str,
+    id: u32,
+) -> Result<String, kube::Error> {
+    let patch = json!({"metadata": {
+        "uid": uid,
+        "resourceVersion": version,
+        "annotations": {ANNOTATION_NODE_ID: id.to_string()},
+    }});
     let nodes: Api<Node> = Api::all(client.clone());
     let written = nodes.patch_metadata(node, &params(), &Patch::Merge(patch)).await?;
     Ok(written.metadata.resource_version.unwrap_or_default())
