@@ -18,5 +18,7 @@ pub mod network;
 pub mod node;
 pub mod protocol;
 pub mod run;
+pub mod suite;
+pub mod tls;
 pub mod wait;
 pub mod worker;

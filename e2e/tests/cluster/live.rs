@@ -26,7 +26,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 const PROXY: &str = "/api/v1/namespaces/elf/services/https:balancing-operator:observe/proxy";
 
 /// A stream that kubectl reads, a line at a time.
-struct Stream {
+pub(crate) struct Stream {
     child: Child,
     lines: mpsc::Receiver<String>,
 }
@@ -54,7 +54,7 @@ impl Stream {
     }
 
     /// The first line of which that is so.
-    fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(crate) fn until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value> {
         let end = Instant::now() + SOON;
         let mut last = Value::Null;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
@@ -79,7 +79,7 @@ impl Drop for Stream {
 }
 
 /// A stream on which that becomes so: one that cannot be had yet, or breaks off, is opened again.
-fn seen(cluster: &Cluster, what: &str, is: impl Fn(&Value) -> bool) -> Result<(Stream, Value)> {
+pub(crate) fn seen(cluster: &Cluster, what: &str, is: impl Fn(&Value) -> bool) -> Result<(Stream, Value)> {
     let end = Instant::now() + 2 * SOON;
     loop {
         let stream = Stream::open(cluster)?;
@@ -96,7 +96,7 @@ fn fresh(line: &Value, nodes: u64) -> bool {
 }
 
 /// The redirects of a policy that a frame tells of a node.
-fn redirects(frame: &Value, node: &str, policy: &str) -> Option<u64> {
+pub(crate) fn redirects(frame: &Value, node: &str, policy: &str) -> Option<u64> {
     let node = frame["nodes"].as_array()?.iter().find(|n| n["name"] == node)?;
     let counted = node["counters"]["policies"].as_array()?;
     counted.iter().find(|c| c["name"] == policy)?["redirects"].as_u64()

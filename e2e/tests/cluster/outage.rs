@@ -27,7 +27,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 const LONG: &str = "BALANCING_E2E_LONG";
 
 /// A load of one thread that dials this 200 times a second, until it is told to end.
-fn steady(flow: Flow) -> LoadSpec {
+pub(crate) fn steady(flow: Flow) -> LoadSpec {
     LoadSpec {
         mode: flow.mode,
         to: vec![flow.to],
@@ -40,7 +40,7 @@ fn steady(flow: Flow) -> LoadSpec {
 }
 
 /// Every operation ended in one of these places.
-fn ended_in(cluster: &Cluster, records: &[Record], places: &[&str]) -> Result<()> {
+pub(crate) fn ended_in(cluster: &Cluster, records: &[Record], places: &[&str]) -> Result<()> {
     ensure!(records.len() > 100, "only {} operations", records.len());
     let seen = tally(records.iter().map(|r| match r.errno {
         0 => cluster.network.name(r.at),

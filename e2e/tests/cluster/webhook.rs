@@ -1,6 +1,9 @@
 //! The admission webhook, asked by a real API server: who makes a policy is told at once what its status will say.
 
-use std::fs;
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
@@ -31,14 +34,14 @@ fn trusted(scene: &Scene, kind: &str) -> Result<String> {
 }
 
 /// Policy `dns` under another name.
-fn named(name: &str) -> Value {
+pub(crate) fn named(name: &str) -> Value {
     let mut policy = objects::written(dns_policy());
     policy["metadata"]["name"] = json!(name);
     policy
 }
 
 /// What kubectl prints and warns of when it creates a policy that is deleted at once.
-fn create(cluster: &Cluster, policy: &Value) -> Result<(Value, String)> {
+pub(crate) fn create(cluster: &Cluster, policy: &Value) -> Result<(Value, String)> {
     let file = cluster.plane.folder().join("webhook.json");
     fs::write(&file, policy.to_string())?;
     let file = file.display().to_string();
@@ -48,7 +51,7 @@ fn create(cluster: &Cluster, policy: &Value) -> Result<(Value, String)> {
 }
 
 /// Waits until policies on the frontend of policy `dns` are warned of, as the API server learns of the webhook.
-fn wait_for_warnings(cluster: &Cluster) -> Result<(Value, String)> {
+pub(crate) fn wait_for_warnings(cluster: &Cluster) -> Result<(Value, String)> {
     wait::until(
         SOON,
         || "a warning of the webhook".to_owned(),
@@ -91,7 +94,28 @@ fn who_makes_a_policy_is_told_and_it_gets_a_number(cluster: &Cluster) -> Result<
     let (_, warned) = create(cluster, &lost)?;
     ensure!(warned.contains("ServiceNotFound: Service default/nowhere does not exist"), "{warned}");
     ensure!(!warned.contains("FrontendConflict"), "{warned}");
+    // What nothing is wrong with is not warned of.
+    let (_, warned) = create(cluster, &elsewhere("fine"))?;
+    ensure!(warned.is_empty(), "{warned}");
+    // A number that another has is told, and who keeps it.
+    let held = scene.kube.object(&objects::place(&dns_policy())?.path())?;
+    let held = &held["metadata"]["annotations"]["balancing.elf.io/serviceId"];
+    let mut same = elsewhere("same");
+    same["metadata"]["annotations"] = json!({"balancing.elf.io/serviceId": held});
+    let (_, warned) = create(cluster, &same)?;
+    let words =
+        format!("serviceId {} is also that of LocalRedirectPolicy/dns", held.as_str().unwrap_or_default());
+    ensure!(warned.contains(&words), "{words:?} is not in {warned:?}");
     Ok(())
+}
+
+/// A policy of that name that is in nobody's way.
+fn elsewhere(name: &str) -> Value {
+    let ports = dns_policy()["spec"]["frontend"]["serviceMatcher"]["toPorts"].clone();
+    let front = json!({"addressMatcher": {"ip": "198.51.100.77", "toPorts": ports}});
+    let mut policy = named(name);
+    policy["spec"]["frontend"] = front;
+    policy
 }
 
 fn new_certificates_are_taken_by_everybody(cluster: &Cluster) -> Result<()> {
@@ -127,7 +151,14 @@ fn without_an_operator_policies_are_made_all_the_same(cluster: &Cluster) -> Resu
     scene.apply(&dns_policy())?;
     wait_for_warnings(cluster)?;
     operator.stop()?;
+    let begun = Instant::now();
     let (made, _) = create(cluster, &named("second"))?;
     ensure!(made["metadata"]["name"] == "second", "{made}");
+    // Both webhooks are given the time that the chart says, and no more.
+    ensure!(
+        begun.elapsed() < Duration::from_secs(10),
+        "accepted after {:.1} s",
+        begun.elapsed().as_secs_f32()
+    );
     Ok(())
 }

@@ -3,9 +3,9 @@
 use std::{env, process::Command};
 
 use anyhow::{Result, ensure};
-use balancing_e2e::{client::built, network::Network};
+use balancing_e2e::{client::built, network::Network, suite::CannotRun};
 
-use crate::{CannotRun, Test};
+use crate::Test;
 
 pub(crate) const TESTS: &[(&str, Test)] = &[("once", once)];
 
