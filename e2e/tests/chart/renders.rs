@@ -149,6 +149,10 @@ fn wrong_values_are_refused(program: &Path) -> Result<()> {
         ("image.agent.digest=sha256:12", "/image/agent/digest"),
         ("agent.bpffs=sys/fs/bpf", "/agent/bpffs"),
         ("operator.replicas=0", "/operator/replicas"),
+        ("operator.listenAddress=somewhere", "/operator/listenAddress"),
+        ("agent.updateStrategy.tpye=OnDelete", "tpye"),
+        ("agent.appArmorProfile.prfile=x", "prfile"),
+        ("operator.affinity.nodeAfinity.x=y", "nodeAfinity"),
         ("agent.extraCapabilities={sys_admin}", "/agent/extraCapabilities"),
         ("nonsense=1", "nonsense"),
     ];

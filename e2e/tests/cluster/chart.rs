@@ -23,6 +23,8 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_upgrade_leaves_who_signed_the_webhook", an_upgrade_leaves_who_signed_the_webhook),
     ("namespaces_are_required_where_the_chart_says_so", namespaces_are_required_where_the_chart_says_so),
     ("the_operator_writes_one_annotation_of_nodes", the_operator_writes_one_annotation_of_nodes),
+    ("the_operator_writes_one_annotation_of_policies", the_operator_writes_one_annotation_of_policies),
+    ("virtual_addresses_are_held_to_what_the_page_says", virtual_addresses_are_held_to_what_the_page_says),
     ("who_may_view_sees_and_writes_nothing", who_may_view_sees_and_writes_nothing),
 ];
 
@@ -185,6 +187,74 @@ fn the_operator_writes_one_annotation_of_nodes(cluster: &Cluster) -> Result<()> 
         ensure!(!output.status.success() && said.contains("nothing of a Node but"), "{refused:?}: {said}");
     }
     Ok(())
+}
+
+fn the_operator_writes_one_annotation_of_policies(cluster: &Cluster) -> Result<()> {
+    let scene = Scene::new(&cluster.plane)?;
+    let policy = dns_policy();
+    let name = policy["metadata"]["name"].as_str().context("a name")?.to_owned();
+    scene.apply(&policy)?;
+    let operator = format!("--as=system:serviceaccount:{NAMESPACE}:balancing-operator");
+    let attempt = |arguments: &[&str]| {
+        let arguments: Vec<_> = [arguments, &[operator.as_str()]].concat();
+        kubectl(&cluster.plane, "admin", &arguments)
+    };
+    for allowed in ["balancing.elf.io/serviceId=7", "balancing.elf.io/serviceId-"] {
+        let output = attempt(&["annotate", "--overwrite", "lr", &name, allowed])?;
+        ensure!(output.status.success(), "{allowed:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let status = r#"{"status": {"programmed": "1/1"}}"#;
+    let output = attempt(&["patch", "lr", &name, "--subresource=status", "--type=merge", "-p", status])?;
+    ensure!(output.status.success(), "its status: {}", String::from_utf8_lossy(&output.stderr));
+    let spec = r#"{"spec": {"qos": {"redirectsPerSecond": 5}}}"#;
+    let finalizer = r#"{"metadata": {"finalizers": ["example.com/never"]}}"#;
+    let refused: [&[&str]; 4] = [
+        &["annotate", "lr", &name, "a=b"],
+        &["label", "lr", &name, "a=b"],
+        &["patch", "lr", &name, "--type=merge", "-p", spec],
+        &["patch", "lr", &name, "--type=merge", "-p", finalizer],
+    ];
+    for refused in refused {
+        let output = attempt(refused)?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains("nothing of a policy but"), "{refused:?}: {said}");
+    }
+    Ok(())
+}
+
+/// The rule that SECURITY.md proposes is one that the API server takes, and does what the page says.
+fn virtual_addresses_are_held_to_what_the_page_says(cluster: &Cluster) -> Result<()> {
+    let page = include_str!("../../../SECURITY.md");
+    let yaml = page.split("```yaml\n").nth(1).and_then(|t| t.split("```").next()).context("no example")?;
+    let scene = Scene::new(&cluster.plane)?;
+    let file = cluster.plane.folder().join("virtual-addresses.yaml");
+    std::fs::write(&file, yaml)?;
+    let file = file.display().to_string();
+    let rule = |verb: &str| kubectl_ok(&cluster.plane, "admin", &[verb, "-f", &file]).map(drop);
+    rule("apply")?;
+    let checked = (|| {
+        let claiming = |ip: &str| {
+            let ports = json!([{"port": 53, "protocol": "UDP", "name": "dns"}]);
+            let mut policy = dns_policy();
+            policy["spec"]["frontend"] = json!({"addressMatcher": {"ip": ip, "toPorts": ports}});
+            policy["spec"]["backend"]["toPorts"] = ports;
+            policy
+        };
+        let refused = |ip: &str| -> Result<bool> {
+            let answer = scene.kube.try_apply(&objects::written(claiming(ip)))?;
+            if answer.is_success() {
+                scene.delete(&claiming(ip))?;
+            }
+            Ok(!answer.is_success())
+        };
+        // The API server heeds a new rule a moment after it is made.
+        let heeded = || Ok(refused("198.51.100.1")?.then_some(()));
+        wait::until(SOON, || "an address elsewhere is refused".to_owned(), heeded)?;
+        ensure!(refused("fd00::1")?, "an IPv6 address is accepted");
+        ensure!(!refused("169.254.0.90")?, "an address that the rule allows is refused");
+        scene.apply(&dns_policy()).map(drop)
+    })();
+    rule("delete").and(checked)
 }
 
 fn who_may_view_sees_and_writes_nothing(cluster: &Cluster) -> Result<()> {

@@ -54,7 +54,7 @@ fn published_services(network: &Network) -> Vec<Value> {
     objects
 }
 
-/// The three examples of the product documents, byte for byte.
+/// The three examples of the product documents; one has comments and an annotation besides.
 fn write_published_examples(node: &TestNode<'_>) -> Result<()> {
     node.folder
         .write_text("20-service.yaml", include_str!("../../../examples/localredirect-service.yaml"))?;
