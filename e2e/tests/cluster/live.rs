@@ -117,6 +117,12 @@ fn every_node_is_seen_through_the_api_servers_proxy(cluster: &Cluster) -> Result
     let before = redirects(&frame, "n1", "dns").context("no counters of n1")?;
     ensure!(before > 0, "{frame}");
     ensure!(redirects(&frame, "n3", "dns").unwrap_or(0) == 0, "nothing is redirected on n3: {frame}");
+    // A node whose agent has never been heard of is missing by name, for as long as there is such a node.
+    let silent = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "silent"}});
+    scene.create(&silent)?;
+    stream.until("a node that is missing", |l| l["coverage"]["missing"] == json!(["silent"]))?;
+    scene.delete(&silent)?;
+    stream.until("no such node any longer", |l| fresh(l, 3))?;
     // What happens is seen while it happens.
     nodes[0].client("c1")?.dial_all(vec![udp(DNS, 53)], 10)?;
     stream.until("the connections of a moment ago", |l| {

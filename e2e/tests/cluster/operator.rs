@@ -9,6 +9,7 @@ use balancing_e2e::{
     manifests::{POLICIES, policy_ports, with},
     wait,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("of_two_policies_made_at_once_the_same_one_wins", of_two_policies_made_at_once_the_same_one_wins),
     ("backends_that_span_nodes_are_published", backends_that_span_nodes_are_published),
     ("the_standby_takes_over", the_standby_takes_over),
+    ("a_leader_that_was_asleep_writes_no_more", a_leader_that_was_asleep_writes_no_more),
 ];
 
 /// The path of a LocalRedirectPolicy.
@@ -354,4 +356,50 @@ fn the_standby_takes_over(cluster: &Cluster) -> Result<()> {
     second.stop()?;
     scene.kube.wait_for(&lease, SOON, "the third replica leads", held_by(third.pod.name().to_owned()))?;
     node.healthy()
+}
+
+/// It is stopped while there is something to write, and goes on when another leads: then as a standby that can lead again.
+fn a_leader_that_was_asleep_writes_no_more(cluster: &Cluster) -> Result<()> {
+    let scene = Scene::new(&cluster.plane)?;
+    let quick = ["--lease-duration", "3"];
+    let first = Operator::start(&cluster.network, &cluster.plane, "op1", &quick)?;
+    let lease = objects::path("Lease", "elf", "balancing-operator")?;
+    let held_by = |name: String| move |lease: &Value| (lease["spec"]["holderIdentity"] == name).then_some(());
+    // The lease of one that was killed before lasts as long as that one said.
+    scene.kube.wait_for(&lease, 3 * SOON, "the first replica leads", held_by(first.pod.name().to_owned()))?;
+    let second = Operator::start(&cluster.network, &cluster.plane, "op2", &quick)?;
+    objects::ensure_node(&scene.kube, &cluster.network, "n1")?;
+    scene.apply(&vip_policy("before", 1))?;
+    condition(&scene, &lr("before")?, "Accepted", "True", "Accepted")?;
+    let pid = first.pid().and_then(|pid| Pid::from_raw(pid.cast_signed())).context("it has ended")?;
+    let written = |operator: &Operator| {
+        Ok::<_, anyhow::Error>(operator.metrics()?.sum("balancing_reconcile_writes_total", "result=\"made\""))
+    };
+    let before = written(&first)?;
+    kill_process(pid, Signal::STOP)?;
+    let asleep = || -> Result<()> {
+        scene.apply(&vip_policy("meanwhile", 1))?;
+        scene.kube.wait_for(&lease, SOON, "the second leads", held_by(second.pod.name().to_owned()))?;
+        condition(&scene, &lr("meanwhile")?, "Accepted", "False", "FrontendConflict")?;
+        // It would have this to write when it wakes up.
+        scene.delete(&vip_policy("before", 1))?;
+        condition(&scene, &lr("meanwhile")?, "Accepted", "True", "Accepted").map(drop)
+    };
+    let slept = asleep();
+    kill_process(pid, Signal::CONT)?;
+    slept?;
+    let says = |operator: &Operator, leads: &str| {
+        let line = format!("balancing_reconcile_leader {leads}");
+        wait::until(SOON, || line.clone(), || Ok(operator.metrics()?.0.contains(&line).then_some(())))
+    };
+    says(&first, "0")?;
+    let after = written(&first)?;
+    ensure!((after - before).abs() < 0.5, "{before} writes before it slept, {after} after");
+    // The second goes: the first leads again, without having been started anew.
+    drop(second);
+    says(&first, "1")?;
+    scene.apply(&vip_policy("later", 1))?;
+    condition(&scene, &lr("later")?, "Accepted", "False", "FrontendConflict")?;
+    ensure!(written(&first)? > after, "it writes again");
+    Ok(())
 }
