@@ -9,6 +9,7 @@ use crate::{
     agent::{Condition, PolicyState},
     cli::{Check, Coverage, Effective, ProblemItem},
     net::Frontend,
+    node::Works,
     policy::{PolicyNodes, PolicyRef},
 };
 
@@ -71,6 +72,15 @@ pub struct ClusterStatus {
     /// Agents; absent where pods cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<Replicas>,
+    /// Do the nodes do what their objects ask for, all of them joined? Absent where nothing of them can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub works: Option<Works>,
+    /// The answer in one sentence.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub summary: String,
+    /// Nodes that do not, with the same reason together; the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub broken: Vec<BrokenNodes>,
     /// Does the operator tell live numbers? If not, why.
     pub live: String,
     /// Nodes that report.
@@ -87,6 +97,18 @@ pub struct ClusterStatus {
     pub problems: Vec<ProblemItem>,
     /// What could not be read.
     pub gaps: Vec<Gap>,
+}
+
+/// Nodes that do not work, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BrokenNodes {
+    /// How far they work.
+    pub works: Works,
+    /// Why not, in one sentence.
+    pub summary: String,
+    /// Their names.
+    pub nodes: Vec<String>,
 }
 
 /// Pods of one component.

@@ -5,11 +5,11 @@ use std::io::{self, IsTerminal, Write};
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    client::{Client, Endpoint},
+    client::Endpoint,
     cluster::{self, connect::Prompts, flags::ClusterArgs},
     colour::{self, ColourChoice},
     completion::{self, CompletionArgs},
-    explain::{self, connection::ConnectionArgs, node::NodeArgs, policy::PolicyArgs},
+    explain::{self, connection::ConnectionArgs, node::NodeArgs, policy::PolicyArgs, short::ShortArgs},
     get::{self, GetArgs},
     output,
     services::{self, ServicesArgs},
@@ -87,8 +87,18 @@ pub enum Command {
     /// Explain a policy, a connection or a node
     ///
     /// For the fields of a policy use `kubectl explain localredirectpolicy`.
-    #[command(alias = "describe")]
+    #[command(
+        alias = "describe",
+        override_usage = "kubectl balancing explain TYPE/NAME [OPTIONS]\n       kubectl balancing explain <COMMAND>",
+        after_help = "Examples:
+  kubectl balancing explain lr/node-local-dns               as: explain policy lr/node-local-dns
+  kubectl balancing explain node/n1
+  kubectl balancing explain connection --to 10.96.0.10:53/udp"
+    )]
     Explain {
+        /// The short form.
+        #[command(flatten)]
+        short: ShortArgs,
         /// What to explain.
         #[command(subcommand)]
         what: Option<ExplainCommand>,
@@ -101,10 +111,14 @@ pub enum Command {
     /// the agent reports all of them, up to 100,000 a second; what is lost, or is more than --rate, is counted in its
     /// place. Filters of one kind are alternatives, filters of different kinds must all hold; * in names stands for any
     /// letters. Ctrl-C ends it, with status 130.
+    ///
+    /// In a cluster the operator asks the agents. That takes a token of yours, which is shown to it alone, and rights:
+    /// those of the chart's Role and ClusterRole balancing-node-inspector.
     #[command(after_help = "Examples:
   kubectl balancing trace                                         until Ctrl-C
   kubectl balancing trace --policy node-local-dns --not --outcome redirect
   kubectl balancing trace --from-pod 'default/*' --to 10.96.0.10:53 --count 20
+  kubectl balancing trace --node n1 --node n2 --outcome refuse
   kubectl balancing trace --last 50 -o json | jq .outcome")]
     Trace(Box<TraceArgs>),
     /// List policies, nodes, frontends or backends as they are now
@@ -123,6 +137,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   kubectl balancing services
   kubectl balancing services --stats --exact
+  kubectl balancing services --node n1 lr/node-local-dns
   kubectl balancing services --rate kube-system/kube-dns")]
     Services(Box<ServicesArgs>),
     /// Show how a node is: agent, kernel, programs, maps, policies, and what is wrong
@@ -145,7 +160,7 @@ pub enum Command {
 }
 
 /// What to explain.
-#[derive(Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum ExplainCommand {
     /// Does a policy do what it says on this node? If not: which step fails, and what to do
     #[command(
@@ -161,6 +176,7 @@ pub enum ExplainCommand {
     #[command(after_help = "Examples:
   kubectl balancing explain connection --to 10.96.0.10:53/udp
   kubectl balancing explain connection --from pod/default/web-0 --to '[fd00::10]:443'
+  kubectl balancing explain connection --node n1 --to 10.96.0.10:53/udp
   kubectl balancing explain connection --to service/kube-system/kube-dns:53 -o json")]
     Connection(ConnectionArgs),
     /// How is a node: agent, programs, maps, sources, conditions, and the state of each policy on it
@@ -210,26 +226,10 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             let good = top::run(args, source, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(u8::from(!good))
         }
-        Some(Command::Explain { what: Some(ExplainCommand::Policy(args)) }) => {
-            match target().await? {
-                Target::Agent(client) => explain::policy::run(args, &client, &mut out, coloured).await?,
-                Target::Cluster(c) => cluster::policy::run(args, &c, &mut out, coloured).await?,
-            }
-            Ok(0)
+        Some(Command::Explain { short, what }) => {
+            let Some(what) = short.command(what.clone())? else { return help(&mut out, "explain") };
+            explain(&what, target().await?, &mut out, coloured).await
         }
-        Some(Command::Explain { what: Some(ExplainCommand::Connection(args)) }) => {
-            let client = agent_of(target().await?, "explain connection")?;
-            let healthy = explain::connection::run(args, &client, &mut out, coloured).await?;
-            Ok(u8::from(!healthy))
-        }
-        Some(Command::Explain { what: Some(ExplainCommand::Node(args)) }) => {
-            match target().await? {
-                Target::Agent(client) => explain::node::run(args, &client, &mut out, coloured).await?,
-                Target::Cluster(c) => cluster::node::run(args, &c, &mut out, coloured).await?,
-            }
-            Ok(0)
-        }
-        Some(Command::Explain { what: None }) => help(&mut out, "explain"),
         Some(Command::Validate(args)) => {
             // Without what it is to check, it could not do it: 2, as where a file cannot be read.
             let live = match live_policies(args.needs_a_cluster(), target()).await {
@@ -239,24 +239,24 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
             Ok(validate::run(args, live.as_ref(), &mut out, &mut io::stderr().lock(), coloured)?)
         }
         Some(Command::Trace(args)) => {
-            let client = agent_of(target().await?, "trace")?;
-            let end = trace::run(args, &client, &mut out, &mut io::stderr().lock(), coloured).await?;
+            let agents = trace::Agents::of(args, &target().await?).await?;
+            let end = trace::run(args, &agents, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(if end == trace::End::Interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Get(args)) => {
             if cli.connection.namespace.is_some() {
                 return Err(output::Error::Usage(get::NO_NAMESPACE.to_owned()).into());
             }
-            let interrupted = get::run(args, &target().await?, &mut out, &mut io::stderr().lock()).await?;
+            let target = target().await?.choosing(&args.labels)?;
+            let interrupted = get::run(args, &target, &mut out, &mut io::stderr().lock()).await?;
             Ok(if interrupted { INTERRUPTED } else { 0 })
         }
         Some(Command::Services(args)) => {
-            let client = agent_of(target().await?, "services")?;
-            services::run(args, &client, &mut out, &mut io::stderr().lock()).await?;
+            services::run(args, &target().await?, &mut out, &mut io::stderr().lock()).await?;
             Ok(0)
         }
         Some(Command::Status(args)) => {
-            match target().await? {
+            match target().await?.choosing(&args.labels)? {
                 Target::Agent(client) => status::run(args, &client, &mut out, coloured).await?,
                 Target::Cluster(c) => cluster::status::run(args, &c, &mut out, coloured).await?,
             }
@@ -278,6 +278,29 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
     }
 }
 
+/// Explains a policy, a connection or a node.
+async fn explain(
+    what: &ExplainCommand,
+    target: Target,
+    out: &mut dyn Write,
+    coloured: bool,
+) -> anyhow::Result<u8> {
+    match what {
+        ExplainCommand::Policy(args) => match target {
+            Target::Agent(client) => explain::policy::run(args, &client, out, coloured).await?,
+            Target::Cluster(c) => cluster::policy::run(args, &c, out, coloured).await?,
+        },
+        ExplainCommand::Node(args) => match target {
+            Target::Agent(client) => explain::node::run(args, &client, out, coloured).await?,
+            Target::Cluster(c) => cluster::node::run(args, &c, out, coloured).await?,
+        },
+        ExplainCommand::Connection(args) => {
+            return Ok(u8::from(!explain::connection::run(args, &target, out, coloured).await?));
+        }
+    }
+    Ok(0)
+}
+
 /// What the cluster holds, where it is to be checked.
 async fn live_policies(
     needed: bool,
@@ -294,21 +317,6 @@ async fn live_policies(
             Err(output::Error::Usage(message.to_owned()).into())
         }
         Err(error) => Err(error.into()),
-    }
-}
-
-/// The agent that answers what only the agent of a node knows.
-fn agent_of(target: Target, what: &str) -> anyhow::Result<Client> {
-    match target {
-        Target::Agent(client) => Ok(client),
-        Target::Cluster(_) => {
-            let message = format!(
-                "`{what}` asks the agent of one node, which is not reached through a cluster: run it on that node, with \
-                 --agent unix:{}",
-                target::DEFAULT_AGENT
-            );
-            Err(output::Error::Usage(message).into())
-        }
     }
 }
 
@@ -391,6 +399,18 @@ mod tests {
                 insta::assert_snapshot!(name, found.clone().term_width(100).render_long_help().to_string());
             }
         });
+    }
+
+    #[test]
+    fn examples_are_not_wrapped() {
+        fn check(command: &clap::Command) {
+            let after = command.get_after_long_help().or(command.get_after_help());
+            for line in after.map(ToString::to_string).unwrap_or_default().lines() {
+                assert!(line.chars().count() <= 100, "{}: {line}", command.get_name());
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&Cli::command());
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Asks one agent over its HTTP API.
+//! Asks one agent over its HTTP API: at its own address, or through the operator of its cluster.
 
 use std::{collections::VecDeque, fmt, io, path::PathBuf, str::FromStr, time::Duration};
 
-use balancing_api::agent::{
-    Counters, DecideRequest, Decision, Document, ErrorBody, FrontendList, NodeStatus,
+use balancing_api::{
+    agent::{Counters, DecideRequest, Decision, Document, ErrorBody, FrontendList, NodeStatus},
+    stream::NODES_PATH,
 };
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{
@@ -15,18 +16,22 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use serde::de::DeserializeOwned;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
     net::{TcpStream, UnixStream},
     time::timeout,
 };
 
 use crate::{
+    cluster::relay::{Refusal, Relay, Stream},
     sample::{NodeSample, complete},
-    text::sanitise,
+    text::{percent_encoded, sanitise},
 };
 
 /// How long one question may take: an agent answers in milliseconds, and whoever waits longer should be told.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same where the way leads over API server, kubelet and operator.
+const FAR: Duration = Duration::from_secs(20);
+/// What the paths of an agent begin with.
+const VERSION: &str = "/v1/";
 /// A line of a stream longer than this is not an agent's.
 const LONGEST_LINE: usize = 1 << 20;
 /// An answer larger than this is not an agent's.
@@ -39,6 +44,8 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// `http://HOST:PORT`: host and port as in a URL, so an IPv6 address is in brackets.
     Http(String),
+    /// The agent of a node of this name, which the operator asks.
+    Node(String),
 }
 
 impl fmt::Display for Endpoint {
@@ -46,6 +53,7 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::Http(authority) => write!(f, "http://{authority}"),
+            Self::Node(name) => write!(f, "node {}", sanitise(name)),
         }
     }
 }
@@ -97,7 +105,7 @@ pub enum Error {
         source: io::Error,
     },
     /// It took too long.
-    #[error("the agent at {endpoint} did not answer {path} within {} s: it is overloaded or stuck; look at its log", PATIENCE.as_secs())]
+    #[error("the agent at {endpoint} did not answer {path} within {} s: it is overloaded or stuck; look at its log", patience(.endpoint).as_secs())]
     Timeout {
         /// Where.
         endpoint: Endpoint,
@@ -128,6 +136,9 @@ pub enum Error {
         /// What it said.
         message: String,
     },
+    /// Nothing leads to it through the operator, or the operator does not ask it.
+    #[error("{0}")]
+    Relay(Refusal),
     /// It answered something else.
     #[error(
         "the answer of {endpoint} to {path} is no {kind} of this version: {message}; compare `kubectl balancing version` with the agent's"
@@ -145,16 +156,38 @@ pub enum Error {
 }
 
 impl Error {
-    /// The connection or the agent is at fault, so that asking again may help.
+    /// May it answer when it is asked again?
+    #[must_use]
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Relay(refusal) => refusal.may_pass(),
+            Self::Refused { status, .. } => status.is_server_error(),
+            Self::Connect { .. } | Self::Timeout { .. } | Self::Protocol { .. } => true,
+            Self::Document { .. } => false,
+        }
+    }
+
+    /// The cause in a few words.
     #[must_use]
     pub fn short(&self) -> String {
         match self {
             Self::Connect { source, .. } => bare(source),
-            Self::Timeout { path, .. } => format!("no answer to {path} within {} s", PATIENCE.as_secs()),
+            Self::Timeout { endpoint, path } => {
+                format!("no answer to {path} within {} s", patience(endpoint).as_secs())
+            }
+            Self::Relay(refusal) => refusal.short(),
+            Self::Protocol { endpoint: Endpoint::Node(_), .. } => {
+                "the connection with the operator broke off".to_owned()
+            }
             Self::Protocol { message, .. } | Self::Document { message, .. } => sanitise(message).into_owned(),
             Self::Refused { status, message, .. } => format!("{status}: {message}"),
         }
     }
+}
+
+/// How long a question may take.
+fn patience(endpoint: &Endpoint) -> Duration {
+    if matches!(endpoint, Endpoint::Node(_)) { FAR } else { PATIENCE }
 }
 
 /// The error without Rust's `(os error 2)`.
@@ -180,7 +213,7 @@ fn explain_connect(endpoint: &Endpoint, error: &io::Error) -> String {
             "the socket belongs to the agent's user: run this as root or as that user"
         }
         (Endpoint::Unix(_), _) => "name the agent's socket with --agent or BALANCING_AGENT",
-        (Endpoint::Http(_), _) => {
+        (Endpoint::Http(_) | Endpoint::Node(_), _) => {
             "start balancing-agent with --api tcp:HOST:PORT there, or name another with --agent or BALANCING_AGENT"
         }
     };
@@ -200,13 +233,21 @@ pub enum View {
 #[derive(Clone, Debug)]
 pub struct Client {
     endpoint: Endpoint,
+    /// The way, where it is a node of a cluster.
+    relay: Option<Relay>,
 }
 
 impl Client {
     /// A client of the agent there.
     #[must_use]
     pub fn new(endpoint: Endpoint) -> Self {
-        Self { endpoint }
+        Self { endpoint, relay: None }
+    }
+
+    /// A client of the agent of a node.
+    #[must_use]
+    pub fn of_node(relay: &Relay, node: &str) -> Self {
+        Self { endpoint: Endpoint::Node(node.to_owned()), relay: Some(relay.clone()) }
     }
 
     /// Where it asks.
@@ -260,7 +301,7 @@ impl Client {
         kind: &'static str,
         body: Option<Vec<u8>>,
     ) -> Result<T, Error> {
-        let (status, body) = timeout(PATIENCE, self.exchange(path, body))
+        let (status, body) = timeout(patience(&self.endpoint), self.exchange(path, body))
             .await
             .map_err(|_| Error::Timeout { endpoint: self.endpoint.clone(), path: path.to_owned() })??;
         if !status.is_success() {
@@ -280,7 +321,16 @@ impl Client {
     }
 
     fn refused(&self, path: &str, status: StatusCode, body: &[u8]) -> Error {
-        let message = match serde_json::from_slice::<ErrorBody>(body) {
+        let said = serde_json::from_slice::<ErrorBody>(body);
+        if let (Endpoint::Node(node), Some(relay), Ok(said)) = (&self.endpoint, &self.relay, &said)
+            && let Some(refusal) = Refusal::of(&said.error.code, &said.error.message, node, relay.namespace())
+        {
+            if matches!(refusal, Refusal::NotLeading) {
+                relay.forget();
+            }
+            return Error::Relay(refusal);
+        }
+        let message = match said {
             Ok(b) if b.error.field.is_empty() => b.error.message,
             Ok(b) => format!("{}: {}", b.error.field, b.error.message),
             Err(_) => String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned(),
@@ -292,7 +342,8 @@ impl Client {
     /// Opens an answer that comes line by line and may never end.
     pub async fn lines(&self, path: &str) -> Result<Lines, Error> {
         let late = |_| Error::Timeout { endpoint: self.endpoint.clone(), path: path.to_owned() };
-        let (response, connection) = timeout(PATIENCE, self.open(path)).await.map_err(late)??;
+        let patience = patience(&self.endpoint);
+        let (response, connection) = timeout(patience, self.open(path)).await.map_err(late)??;
         let status = response.status();
         if status.is_success() {
             let client = self.clone();
@@ -302,70 +353,57 @@ impl Client {
             return Ok(Lines { client, path, body, connection, ready, rest, ended: false });
         }
         let body = Limited::new(response.into_body(), LONGEST_LINE).collect();
-        let body = timeout(PATIENCE, body).await.map_err(late)?.map_err(|e| self.broken(path, &e))?;
+        let body = timeout(patience, body).await.map_err(late)?.map_err(|e| self.broken(path, &e))?;
         Err(self.refused(path, status, &body.to_bytes()))
     }
 
-    async fn open(&self, path: &str) -> Result<(Response<Incoming>, Connection), Error> {
+    /// A connection, and the request to write on it.
+    async fn prepare(
+        &self,
+        path: &str,
+        body: Option<Vec<u8>>,
+    ) -> Result<(Stream, Request<Full<Bytes>>), Error> {
         let failed = |source| Error::Connect { endpoint: self.endpoint.clone(), source };
+        let broken = |e: hyper::http::Error| self.broken(path, &e);
         match &self.endpoint {
             Endpoint::Unix(socket) => {
-                self.begin(UnixStream::connect(socket).await.map_err(failed)?, "localhost", path).await
+                let stream = UnixStream::connect(socket).await.map_err(failed)?;
+                Ok((Box::new(stream), request(path, "localhost", body).map_err(broken)?))
             }
             Endpoint::Http(authority) => {
-                self.begin(TcpStream::connect(authority).await.map_err(failed)?, authority, path).await
+                let stream = TcpStream::connect(authority).await.map_err(failed)?;
+                Ok((Box::new(stream), request(path, authority, body).map_err(broken)?))
+            }
+            Endpoint::Node(name) => {
+                let Some(relay) = &self.relay else {
+                    return Err(failed(io::ErrorKind::NotConnected.into()));
+                };
+                let opened = relay.open().await.map_err(Error::Relay)?;
+                let path = node_path(name, path);
+                let mut request = request(&path, &opened.host, body).map_err(broken)?;
+                request.headers_mut().insert(header::AUTHORIZATION, opened.bearer);
+                Ok((opened.stream, request))
             }
         }
     }
 
     /// Asks, and leaves the connection to a task of its own.
-    async fn begin<S>(
-        &self,
-        stream: S,
-        host: &str,
-        path: &str,
-    ) -> Result<(Response<Incoming>, Connection), Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
+    async fn open(&self, path: &str) -> Result<(Response<Incoming>, Connection), Error> {
         let broken = |e: &dyn fmt::Display| self.broken(path, e);
+        let (stream, request) = self.prepare(path, None).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
         // How it ends is told by the body.
         let connection = Connection(tokio::spawn(async move { drop(connection.await) }));
-        let request = request(path, host, None).map_err(|e| broken(&e))?;
         let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
         Ok((response, connection))
     }
 
     async fn exchange(&self, path: &str, body: Option<Vec<u8>>) -> Result<(StatusCode, Bytes), Error> {
-        let failed = |source| Error::Connect { endpoint: self.endpoint.clone(), source };
-        match &self.endpoint {
-            Endpoint::Unix(socket) => {
-                let stream = UnixStream::connect(socket).await.map_err(failed)?;
-                self.speak(stream, "localhost", path, body).await
-            }
-            Endpoint::Http(authority) => {
-                let stream = TcpStream::connect(authority).await.map_err(failed)?;
-                self.speak(stream, authority, path, body).await
-            }
-        }
-    }
-
-    async fn speak<S>(
-        &self,
-        stream: S,
-        host: &str,
-        path: &str,
-        body: Option<Vec<u8>>,
-    ) -> Result<(StatusCode, Bytes), Error>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
         let broken = |e: &dyn fmt::Display| self.broken(path, e);
+        let (stream, request) = self.prepare(path, body).await?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
-        let request = request(path, host, body).map_err(|e| broken(&e))?;
         let answer = async {
             let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
             let status = response.status();
@@ -382,6 +420,13 @@ impl Client {
             }
         }
     }
+}
+
+/// Where the operator serves a path of an agent.
+fn node_path(node: &str, path: &str) -> String {
+    let part = path.strip_prefix(VERSION).unwrap_or(path);
+    let node = percent_encoded(node).replace('/', "%2F");
+    format!("{NODES_PATH}/{node}/{part}")
 }
 
 fn request(
@@ -460,6 +505,12 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_is_asked_stands_below_its_name() {
+        assert_eq!(node_path("n1", "/v1/events?follow=true"), "/v1/nodes/n1/events?follow=true");
+        assert_eq!(node_path("a/b c", "/v1/status"), "/v1/nodes/a%2Fb%20c/status");
+    }
 
     #[test]
     fn endpoints() {

@@ -10,26 +10,37 @@ use std::{
     io::Write,
     os::unix::fs::symlink,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
-use balancing_api::{cli::PolicyTopItem, net::Frontend, policy::PolicyKind, rules::RULES};
+use balancing_api::{
+    cli::PolicyTopItem,
+    net::Frontend,
+    policy::PolicyKind,
+    rules::{
+        Policy, RULES,
+        checked::{Matcher, Ports},
+    },
+};
 use clap::{Args, Command, CommandFactory, Parser, ValueEnum, ValueHint};
 use clap_complete::{
     Shell,
     engine::{ArgValueCandidates, CompletionCandidate, complete},
 };
+use kube::config::Kubeconfig;
 
 use crate::{
     cli::Cli,
     cluster::{
         Wanted,
-        connect::{self, Prompts},
+        connect::{self, Connection, Prompts},
+        read::{self, NAMESPACES, PODS, SERVICES},
     },
     columns::{Row, Shown},
-    get::{Kind, Target},
-    target,
+    explain::policy::kind_of,
+    get::{self, Kind},
+    target::Target,
     text::sanitise,
     trace::OUTCOMES,
 };
@@ -42,6 +53,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Cobra's directives: let the shell complete file names, or do not.
 const FILES: u8 = 0;
 const NO_FILES: u8 = 4;
+/// Nor put a blank behind the only candidate.
+const NO_SPACE: u8 = 2;
 
 /// What to do about completion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -154,8 +167,13 @@ pub fn answer(words: &[OsString], out: &mut dyn Write) -> io::Result<()> {
     // As kubectl's own completion: flags once their dash is there, or where there is nothing else.
     let flags = words.last().is_some_and(|w| w.starts_with('-')) || shown.iter().all(|c| is_flag(c));
     let mut seen = BTreeSet::new();
+    // Behind `pod/` there is more to come.
+    let goes_on = !shown.is_empty() && shown.iter().all(|c| c.get_value().as_encoded_bytes().ends_with(b"/"));
     for candidate in shown.into_iter().filter(|c| flags || !is_flag(c)) {
         let value = candidate.get_value().to_string_lossy();
+        // As cobra has it: shells put `--flag=` before it themselves.
+        let flag = words.last().and_then(|w| w.split_once('=')).map(|(flag, _)| format!("{flag}="));
+        let value = flag.and_then(|f| value.strip_prefix(&f).map(str::to_owned)).map_or(value, Into::into);
         if !seen.insert(value.clone().into_owned()) {
             continue;
         }
@@ -164,7 +182,12 @@ pub fn answer(words: &[OsString], out: &mut dyn Write) -> io::Result<()> {
         let tab = if help.is_empty() { "" } else { "\t" };
         writeln!(out, "{}{tab}{}", sanitise(&value), sanitise(help))?;
     }
-    writeln!(out, ":{}", if wants_file(&words) { FILES } else { NO_FILES })?;
+    let directive = match (wants_file(&words), goes_on) {
+        (true, _) => FILES,
+        (false, true) => NO_FILES | NO_SPACE,
+        (false, false) => NO_FILES,
+    };
+    writeln!(out, ":{directive}")?;
     out.flush()
 }
 
@@ -198,7 +221,16 @@ struct Context {
     words: Vec<String>,
     cli: Cli,
     /// What was answered: asked once, however many arguments want to know.
-    known: std::sync::OnceLock<Known>,
+    known: OnceLock<Known>,
+}
+
+/// A part of a path of names, as `pod/NAMESPACE/NAME`, that is to be completed.
+#[derive(Debug, PartialEq, Eq)]
+enum Step<'a> {
+    /// Its namespace.
+    Namespace,
+    /// A name in this namespace.
+    Name(&'a str),
 }
 
 /// What there is to complete names with.
@@ -206,12 +238,16 @@ struct Context {
 struct Known {
     policies: Vec<KnownPolicy>,
     nodes: Vec<(String, String)>,
+    /// `namespace/name` of pods that an agent tells.
+    pods: Vec<String>,
 }
 
 struct KnownPolicy {
     kind: PolicyKind,
     name: String,
     of: String,
+    /// `namespace/name` of the Service it matches.
+    service: Option<String>,
     frontends: Vec<Frontend>,
 }
 
@@ -232,18 +268,128 @@ impl Context {
 
     /// What is known, if it is said at once. Nobody is asked for a password meanwhile.
     fn known(&self) -> &Known {
-        self.known.get_or_init(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-            let asked = runtime.ok().and_then(|r| {
-                r.block_on(async { tokio::time::timeout(PATIENCE, ask(&self.cli)).await.ok().flatten() })
-            });
-            asked.unwrap_or_default()
-        })
+        self.known.get_or_init(|| at_once(ask(&self.cli)).flatten().unwrap_or_default())
     }
 
+    /// The word that is completed, without `--flag=` before it.
+    fn word(&self) -> &str {
+        let last = self.words.last().map(String::as_str).unwrap_or_default();
+        if last.starts_with("--") { last.split_once('=').map_or(last, |(_, value)| value) } else { last }
+    }
+
+    /// Asks the cluster that the flags name; nobody where they name an agent.
+    fn cluster<T>(&self, ask: impl AsyncFnOnce(&Connection) -> Option<T>) -> Option<T> {
+        at_once(async {
+            match Target::of(&self.cli, Prompts::Never).await.ok()? {
+                Target::Cluster(cluster) => ask(&cluster.connection).await,
+                Target::Agent(_) => None,
+            }
+        })
+        .flatten()
+    }
+
+    fn named(&self, kind: read::Kind, namespace: Option<&str>) -> Vec<String> {
+        self.cluster(async |c| c.names(kind, namespace).await.ok()).unwrap_or_default()
+    }
+
+    fn namespaces(&self) -> Vec<CompletionCandidate> {
+        self.named(NAMESPACES, None).iter().map(|n| candidate(n, "")).collect()
+    }
+
+    /// `PREFIXnamespace/`, or `PREFIXnamespace/name` of what a cluster has of a kind; a namespace at a time, since all
+    /// pods of a cluster are too many.
+    fn paths(&self, prefix: &str, kind: read::Kind) -> Vec<CompletionCandidate> {
+        match step(self.word(), prefix) {
+            None => Vec::new(),
+            Some(Step::Namespace) => {
+                let all = self.named(NAMESPACES, None);
+                all.iter().map(|n| candidate(&format!("{prefix}{n}/"), "namespace")).collect()
+            }
+            Some(Step::Name(namespace)) => {
+                let all = self.named(kind, Some(namespace));
+                all.iter().map(|n| candidate(&format!("{prefix}{namespace}/{n}"), "")).collect()
+            }
+        }
+    }
+
+    /// Pods: of a cluster all, of an agent those that it tells.
+    fn pods_behind(&self, prefix: &str) -> Vec<CompletionCandidate> {
+        let paths = self.paths(prefix, PODS);
+        if !paths.is_empty() {
+            return paths;
+        }
+        self.known().pods.iter().map(|p| candidate(&format!("{prefix}{p}"), "pod")).collect()
+    }
+
+    fn pods(&self) -> Vec<CompletionCandidate> {
+        self.pods_behind("")
+    }
+
+    fn callers(&self) -> Vec<CompletionCandidate> {
+        let mut all = fixed(&[("host", "a process outside every pod")]);
+        match self.word().starts_with("pod/") {
+            true => all.extend(self.pods_behind("pod/")),
+            false => all.extend(fixed(&[("pod/", "NAMESPACE/NAME")])),
+        }
+        all
+    }
+
+    fn services(&self) -> Vec<CompletionCandidate> {
+        let paths = self.paths("", SERVICES);
+        if !paths.is_empty() {
+            return paths;
+        }
+        let of = self.known().policies.iter().filter_map(|p| p.service.as_deref());
+        of.map(|s| candidate(s, "Service")).collect()
+    }
+
+    /// What can be dialled: frontends of policies, and Services with their ports.
+    fn dialled(&self) -> Vec<CompletionCandidate> {
+        const PREFIX: &str = "service/";
+        let mut all = self.frontends();
+        match step(self.word(), PREFIX) {
+            None => all.extend(fixed(&[(PREFIX, "NAMESPACE/NAME:PORT")])),
+            Some(Step::Namespace) => all.extend(self.paths(PREFIX, SERVICES)),
+            Some(Step::Name(namespace)) => {
+                let services = self.cluster(async |c| c.list("", SERVICES, Some(namespace), "").await.ok());
+                all.extend(services.iter().flatten().flat_map(|s| ports(PREFIX, s)));
+            }
+        }
+        all
+    }
+
+    /// Policies by name; behind `lr/` or `bl/` with that.
     fn policies(&self) -> Vec<CompletionCandidate> {
-        let one = |p: &KnownPolicy| candidate(&p.name, &format!("{} {}", p.kind, p.of));
-        self.known().policies.iter().map(one).collect()
+        let kind = self.word().split_once('/').and_then(|(kind, _)| Some((kind, kind_of(kind).ok()?)));
+        let one = |p: &KnownPolicy| {
+            let name = kind.map_or_else(|| p.name.clone(), |(word, _)| format!("{word}/{}", p.name));
+            candidate(&name, &format!("{} {}", p.kind, p.of))
+        };
+        self.known().policies.iter().filter(|p| kind.is_none_or(|(_, k)| k == p.kind)).map(one).collect()
+    }
+
+    /// `TYPE`s, and behind `TYPE/` the names of that type.
+    fn things(&self, kinds: &[(&str, &str)]) -> Vec<CompletionCandidate> {
+        let Some((word, _)) = self.word().split_once('/') else { return fixed(kinds) };
+        let known = self.known();
+        match word.parse::<get::Target>().map(|t| t.kind) {
+            Ok(Kind::Policies(kind)) => {
+                let of_kind = known.policies.iter().filter(|p| kind.is_none_or(|k| k == p.kind));
+                of_kind.map(|p| candidate(&format!("{word}/{}", p.name), p.kind.as_str())).collect()
+            }
+            Ok(Kind::Nodes) => {
+                known.nodes.iter().map(|(n, kernel)| candidate(&format!("{word}/{n}"), kernel)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn kinds(&self) -> Vec<CompletionCandidate> {
+        self.things(KINDS)
+    }
+
+    fn explained(&self) -> Vec<CompletionCandidate> {
+        self.things(EXPLAINED)
     }
 
     fn nodes(&self) -> Vec<CompletionCandidate> {
@@ -262,7 +408,7 @@ impl Context {
     /// Names of what `get` is to list.
     fn names(&self) -> Vec<CompletionCandidate> {
         let kind =
-            self.words.iter().skip_while(|w| *w != "get").skip(1).find_map(|w| w.parse::<Target>().ok());
+            self.words.iter().skip_while(|w| *w != "get").skip(1).find_map(|w| w.parse::<get::Target>().ok());
         match kind.map(|t| t.kind) {
             Some(Kind::Policies(kind)) => {
                 let of_kind = self.known().policies.iter().filter(|p| kind.is_none_or(|k| k == p.kind));
@@ -276,8 +422,55 @@ impl Context {
 
     /// Contexts of the kubeconfig; nobody is asked.
     fn contexts(&self) -> Vec<CompletionCandidate> {
-        connect::contexts(&self.cli.connection).iter().map(|c| candidate(c, "context")).collect()
+        let named = |k: &Kubeconfig| k.contexts.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        self.of_kubeconfigs(named, "context")
     }
+
+    fn clusters(&self) -> Vec<CompletionCandidate> {
+        let named = |k: &Kubeconfig| k.clusters.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        self.of_kubeconfigs(named, "cluster")
+    }
+
+    fn users(&self) -> Vec<CompletionCandidate> {
+        let named = |k: &Kubeconfig| k.auth_infos.iter().map(|c| c.name.clone()).collect::<Vec<_>>();
+        self.of_kubeconfigs(named, "user")
+    }
+
+    fn of_kubeconfigs(&self, named: fn(&Kubeconfig) -> Vec<String>, what: &str) -> Vec<CompletionCandidate> {
+        let read = connect::kubeconfigs(&self.cli.connection);
+        read.iter().flat_map(named).map(|n| candidate(&n, what)).collect()
+    }
+}
+
+/// What is answered within the time that a shell waits.
+fn at_once<T>(asked: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+    runtime.block_on(async { tokio::time::timeout(PATIENCE, asked).await.ok() })
+}
+
+/// Which part of `PREFIXnamespace/name` a word has come to; none where it does not begin so.
+fn step<'a>(word: &'a str, prefix: &str) -> Option<Step<'a>> {
+    let rest = word.strip_prefix(prefix)?;
+    Some(rest.split_once('/').map_or(Step::Namespace, |(namespace, _)| Step::Name(namespace)))
+}
+
+/// `service/NAMESPACE/NAME:PORT` for the ports of a Service.
+fn ports(prefix: &str, service: &serde_json::Value) -> Vec<CompletionCandidate> {
+    let of = |key: &str| service["metadata"][key].as_str().unwrap_or_default();
+    let (namespace, name) = (of("namespace"), of("name"));
+    let ports = service["spec"]["ports"].as_array();
+    let mut all: Vec<(u64, String)> = Vec::new();
+    for port in ports.into_iter().flatten() {
+        let Some(number) = port["port"].as_u64() else { continue };
+        let protocol = port["protocol"].as_str().unwrap_or("TCP");
+        let help = format!("{} {protocol}", port["name"].as_str().unwrap_or_default());
+        match all.iter_mut().find(|(n, _)| *n == number) {
+            // DNS has one number for both: without a protocol both are meant.
+            Some((_, known)) => known.push_str(&format!(", {}", help.trim())),
+            None => all.push((number, help.trim().to_owned())),
+        }
+    }
+    all.iter().map(|(n, help)| candidate(&format!("{prefix}{namespace}/{name}:{n}"), help)).collect()
 }
 
 /// The flags of all commands that stand in the line, with their values.
@@ -292,12 +485,12 @@ fn named_flags(words: &[String]) -> Vec<String> {
         Some((arg.get_action().takes_values(), value.is_some()))
     };
     let mut line = vec![PLUGIN.to_owned()];
-    let mut words = words.iter().peekable();
+    // The last word is not finished.
+    let mut words = words.split_last().map_or(&[][..], |(_, before)| before).iter();
     while let Some(word) = words.next() {
         match flag(word) {
             Some((true, false)) => {
-                let value = words.next().cloned().unwrap_or_default();
-                line.extend([word.clone(), value]);
+                line.extend(words.next().map(|v| [word.clone(), v.clone()]).into_iter().flatten())
             }
             Some(_) => line.push(word.clone()),
             None => {}
@@ -306,32 +499,48 @@ fn named_flags(words: &[String]) -> Vec<String> {
     line
 }
 
+/// The frontends of a policy that matches an address; those of a Service are its own.
+fn claimed(policy: &Policy) -> Vec<Frontend> {
+    match (&policy.matcher, &policy.ports) {
+        (Matcher::Address(address), Ports::Listed(pairing)) => {
+            let ports = pairing.pairs.iter().map(|p| &p.frontend);
+            ports.map(|p| Frontend::new(*address, p.number, p.protocol)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// Asks whom the flags name.
 async fn ask(cli: &Cli) -> Option<Known> {
-    match target::Target::of(cli, Prompts::Never).await.ok()? {
-        target::Target::Agent(client) => {
+    match Target::of(cli, Prompts::Never).await.ok()? {
+        Target::Agent(client) => {
             let status = client.status().await.ok()?;
+            let wanted = status.policies.iter().flat_map(|p| &p.wanted.pods);
+            let pods = wanted.map(|p| p.pod.clone()).collect::<BTreeSet<_>>().into_iter().collect();
             let policies = status.policies.into_iter().map(|p| KnownPolicy {
                 of: p.wanted.service.clone().or(p.wanted.address.clone()).unwrap_or_default(),
                 kind: p.kind,
                 name: p.name,
+                service: p.wanted.service,
                 frontends: p.frontends,
             });
             Some(Known {
                 policies: policies.collect(),
                 nodes: vec![(status.node.name, status.kernel.release)],
+                pods,
             })
         }
-        target::Target::Cluster(cluster) => {
+        Target::Cluster(cluster) => {
             let read = cluster.read(Wanted { states: true, pods: false }).await.ok()?;
             let policies = read.policies.into_iter().flatten().map(|p| KnownPolicy {
                 of: p.wanted.service.clone().or(p.wanted.address.clone()).unwrap_or_default(),
                 kind: p.policy.kind,
                 name: p.policy.name,
-                frontends: Vec::new(),
+                frontends: p.parsed.as_ref().map(claimed).unwrap_or_default(),
+                service: p.wanted.service,
             });
             let nodes = read.states.into_iter().flatten().map(|s| (s.name, s.status.kernel_release));
-            Some(Known { policies: policies.collect(), nodes: nodes.collect() })
+            Some(Known { policies: policies.collect(), nodes: nodes.collect(), pods: Vec::new() })
         }
     }
 }
@@ -372,33 +581,53 @@ fn with_live_names(command: Command, context: &Arc<Context>) -> Command {
         let context = context.clone();
         ArgValueCandidates::new(move || of(&context))
     };
-    let policies = live(Context::policies);
+    let dialled = live(Context::dialled);
     let frontends = live(Context::frontends);
     let rules = ArgValueCandidates::new(rules);
     let sort_by = ArgValueCandidates::new(columns::<PolicyTopItem>);
-    let callers = ArgValueCandidates::new(|| {
-        fixed(&[("host", "a process outside every pod"), ("pod/", "NAMESPACE/NAME")])
-    });
-    let contexts = live(Context::contexts);
-    let kinds = ArgValueCandidates::new(|| fixed(KINDS));
     let outcomes = ArgValueCandidates::new(|| fixed(OUTCOMES));
-    with(command, &[("context", contexts)])
+    // Flags that mean the same wherever they are.
+    let everywhere = [
+        ("context", live(Context::contexts)),
+        ("cluster", live(Context::clusters)),
+        ("user", live(Context::users)),
+        ("namespace", live(Context::namespaces)),
+        ("balancing_namespace", live(Context::namespaces)),
+        ("node", live(Context::nodes)),
+        ("policy", live(Context::policies)),
+        ("from-pod", live(Context::pods)),
+        ("service", live(Context::services)),
+        ("outcome", outcomes),
+    ];
+    everywhere_with(command, &everywhere)
         .mut_subcommand("explain", |explain| {
-            explain
-                .mut_subcommand("policy", |c| with(c, &[("name", policies.clone())]))
+            with(explain, &[("thing", live(Context::explained))])
+                .mut_subcommand("policy", |c| with(c, &[("name", live(Context::policies))]))
                 .mut_subcommand("node", |c| with(c, &[("name", live(Context::nodes))]))
-                .mut_subcommand("connection", |c| with(c, &[("to", frontends.clone()), ("from", callers)]))
+                .mut_subcommand("connection", |c| {
+                    with(c, &[("to", dialled), ("from", live(Context::callers))])
+                })
         })
         .mut_subcommand("get", |c| {
-            with(c, &[("what", kinds), ("names", live(Context::names)), ("sort_by", sort_by.clone())])
+            let (kinds, names) = (live(Context::kinds), live(Context::names));
+            with(c, &[("what", kinds), ("names", names), ("sort_by", sort_by.clone())])
         })
         .mut_subcommand("services", |c| with(c, &[("frontend", frontends.clone())]))
         .mut_subcommand("top", |c| with(c, &[("sort_by", sort_by)]))
-        .mut_subcommand("trace", |c| {
-            with(c, &[("policy", policies), ("to", frontends), ("outcome", outcomes)])
-        })
+        .mut_subcommand("trace", |c| with(c, &[("to", frontends)]))
         .mut_subcommand("validate", |c| with(c, &[("explain", rules.clone()), ("suppress", rules)]))
 }
+
+/// Gives arguments of a command, and of those beneath it, their candidates.
+fn everywhere_with(command: Command, candidates: &[(&str, ArgValueCandidates)]) -> Command {
+    let names: Vec<String> = command.get_subcommands().map(|c| c.get_name().to_owned()).collect();
+    names.iter().fold(with(command, candidates), |command, name| {
+        command.mut_subcommand(name, |c| everywhere_with(c, candidates))
+    })
+}
+
+/// What can be explained by type and name.
+const EXPLAINED: &[(&str, &str)] = &[("lr/", "a LocalRedirectPolicy"), ("bl/", "a BalancingPolicy")];
 
 /// What `get` lists, in words.
 const KINDS: &[(&str, &str)] = &[
@@ -449,6 +678,7 @@ mod tests {
         assert!(values("get policies --sort-by -na").contains(&"-name".to_owned()));
         assert!(values("trace --n").contains(&"--not".to_owned()));
         assert!(asked("explain ")[0].contains('\t'), "{:?}", asked("explain "));
+        assert_eq!(values("trace --outcome=q"), ["qosDrop"], "without the flag, as cobra answers");
     }
 
     #[test]
@@ -459,8 +689,58 @@ mod tests {
     }
 
     #[test]
+    fn paths_of_names_are_completed_part_by_part() {
+        assert_eq!(step("pod/", "pod/"), Some(Step::Namespace));
+        assert_eq!(step("pod/kube-s", "pod/"), Some(Step::Namespace));
+        assert_eq!(step("pod/kube-system/", "pod/"), Some(Step::Name("kube-system")));
+        assert_eq!(step("service/a/b", "pod/"), None);
+        let lines = asked("explain connection --from p");
+        assert_eq!(lines, ["pod/\tNAMESPACE/NAME", ":6"], "no blank behind it");
+        let lines = asked("explain connection --to s");
+        assert_eq!(lines, ["service/\tNAMESPACE/NAME:PORT", ":6"]);
+        let lines = asked("explain l");
+        assert_eq!(lines, ["lr/\ta LocalRedirectPolicy", ":6"]);
+    }
+
+    #[test]
+    fn ports_of_a_service_are_offered_once() {
+        let service = serde_json::json!({
+            "metadata": {"namespace": "kube-system", "name": "kube-dns"},
+            "spec": {"ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"},
+                {"port": 9153},
+            ]},
+        });
+        let all: Vec<(String, String)> = ports("service/", &service)
+            .iter()
+            .map(|c| (c.get_value().to_string_lossy().into_owned(), c.get_help().unwrap().to_string()))
+            .collect();
+        let expected = [
+            ("service/kube-system/kube-dns:53", "dns UDP, dns-tcp TCP"),
+            ("service/kube-system/kube-dns:9153", "TCP"),
+        ];
+        assert_eq!(all, expected.map(|(v, h)| (v.to_owned(), h.to_owned())));
+    }
+
+    #[test]
+    fn who_is_asked_is_said_by_finished_words() {
+        let words = |line: &str| named_flags(&line.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        assert_eq!(words("get lr --context a -n b -o "), [PLUGIN, "--context", "a", "-n", "b"]);
+        assert_eq!(words("get lr --agent=unix:/x --context "), [PLUGIN, "--agent=unix:/x"]);
+        assert_eq!(words("-n kube"), [PLUGIN]);
+    }
+
+    #[test]
     fn files_are_left_to_the_shell() {
-        for line in ["validate -f ", "validate --filename pol", "validate ", "completion install --dir "] {
+        for line in [
+            "validate -f ",
+            "validate --filename pol",
+            "validate ",
+            "completion install --dir ",
+            "top --record ",
+            "top --replay rec",
+            "get lr --kubeconfig ",
+        ] {
             assert_eq!(asked(line).last().unwrap(), ":0", "{line}");
         }
         for line in ["validate -o ", "validate --fail-on ", "get ", "version --c", "validate --explain "] {

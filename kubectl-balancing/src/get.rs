@@ -1,5 +1,6 @@
 //! `get`: policies, nodes, frontends and backends as they are now, one a line.
 
+mod format;
 mod watch;
 
 use std::{collections::HashSet, fmt, io::Write, str::FromStr, time::Duration};
@@ -15,11 +16,15 @@ use balancing_api::{
 use clap::Args;
 use serde::Serialize;
 
+pub use self::format::Format;
+use self::format::Formats;
 use crate::{
     client::Client,
     cluster::{
         Cluster, Feed, Wanted,
+        part::Chosen as Labels,
         read::{LOCAL_REDIRECTS, STATES, gap_text},
+        watch::Watcher,
     },
     columns::{Cell, Column, Row, Shown, Sort, order},
     explain::policy::kind_of,
@@ -99,9 +104,9 @@ pub struct GetArgs {
     /// ADDRESS:PORT/PROTOCOL; a backend also by its pod, NAMESPACE/NAME.
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
-    /// Format of the output.
-    #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
-    pub output: Listing,
+    /// Format of the output. custom-columns=NAME:.name,STATE:.state shows what these paths find in a row of -o json.
+    #[arg(short, long, value_parser = Formats, default_value = "table", value_name = "FORMAT")]
+    pub output: Format,
     /// Sort by this column; - in front of it puts the largest first. An unknown name lists all columns.
     #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
     pub sort_by: Option<String>,
@@ -115,7 +120,8 @@ pub struct GetArgs {
     #[arg(long)]
     pub ignore_not_found: bool,
     /// After the list, print every row again that changes, until Ctrl-C. Counters and ages are no change; -o json is an
-    /// event a line.
+    /// event a line. Policies and nodes of a cluster are watched; an agent, and the operator for frontends and backends,
+    /// are asked every --interval.
     #[arg(short, long)]
     pub watch: bool,
     /// Watch, without the list at first.
@@ -124,13 +130,13 @@ pub struct GetArgs {
     /// Print ADDED, MODIFIED or DELETED before each row that is watched.
     #[arg(long)]
     pub output_watch_events: bool,
-    /// How often to ask the agent while watching.
+    /// While watching, how often to ask who cannot be watched: an agent, or the operator.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s")]
     pub interval: Duration,
-    /// What fingers that know kubectl type: told apart from an unknown flag.
-    #[arg(short = 'l', long, value_name = "SELECTOR", hide = true, value_parser = no_selector)]
-    pub selector: Option<String>,
-    /// The same; all is what is listed.
+    /// Which policies and nodes.
+    #[command(flatten)]
+    pub labels: Labels,
+    /// What fingers that know kubectl type; all is what is listed.
     #[arg(short = 'A', long, hide = true)]
     pub all_namespaces: bool,
 }
@@ -138,13 +144,6 @@ pub struct GetArgs {
 /// What `-n` is answered with.
 pub const NO_NAMESPACE: &str =
     "nothing that is listed here is in a namespace: leave out -n, or choose rows with --filter";
-
-/// An agent tells no labels of policies, and those of the cluster are kubectl's to ask for.
-fn no_selector(_: &str) -> Result<String, String> {
-    Err("there are no labels here; choose rows with --filter, or let kubectl choose: kubectl balancing get \
-         $(kubectl get lr -l SELECTOR -o name)"
-        .to_owned())
-}
 
 /// Asks the agent and prints the list. Answers whether Ctrl-C ended it.
 pub async fn run(
@@ -159,8 +158,9 @@ pub async fn run(
         Kind::Frontends => check::<FrontendTopItem>(args)?,
         Kind::Backends => check::<BackendTopItem>(args)?,
     }
-    let mut asked = Asked::new(target, args.what.kind);
-    if args.watch || args.watch_only {
+    let watching = args.watch || args.watch_only;
+    let mut asked = Asked::new(target, args.what.kind, watching);
+    if watching {
         let asked = &mut asked;
         match args.what.kind {
             Kind::Policies(kind) => watch::run(args, asked, out, err, |b| policies(b, kind)).await?,
@@ -178,11 +178,7 @@ pub async fn run(
     if !list.missing.is_empty() && !args.ignore_not_found {
         return Err(Error::NotFound(list.missing.join("\n")));
     }
-    if list.rows == 0
-        && args.output != Listing::Json
-        && args.output != Listing::Yaml
-        && args.output != Listing::Jsonl
-    {
+    if list.rows == 0 && !args.output.is_document() {
         writeln!(err, "No {} found.", args.what.kind)?;
     }
     Ok(false)
@@ -193,14 +189,19 @@ enum Asked {
     Agent(Client),
     /// Policies and what nodes say of themselves: the API server has them.
     States(Box<Cluster>, Kind),
+    /// The same as it changes.
+    Watched(Box<Watcher>, Kind),
     /// Frontends and backends: the operator alone has them.
     Live(Box<Feed>),
 }
 
 impl Asked {
-    fn new(target: &target::Target, kind: Kind) -> Self {
+    fn new(target: &target::Target, kind: Kind, watching: bool) -> Self {
         match (target, kind) {
             (target::Target::Agent(client), _) => Self::Agent(client.clone()),
+            (target::Target::Cluster(cluster), Kind::Policies(_) | Kind::Nodes) if watching => {
+                Self::Watched(Box::new(Watcher::new(cluster, wanted(kind))), kind)
+            }
             (target::Target::Cluster(cluster), Kind::Policies(_) | Kind::Nodes) => {
                 Self::States(cluster.clone(), kind)
             }
@@ -213,18 +214,8 @@ impl Asked {
     async fn sample(&mut self, interval: Duration) -> Result<Sample, Error> {
         match self {
             Self::Agent(client) => Ok(Sample::of_one(client.sample().await?)),
-            Self::States(cluster, kind) => {
-                let sample = cluster.states(Wanted { states: true, pods: *kind == Kind::Nodes }).await?;
-                let nothing = match kind {
-                    Kind::Nodes => sample.nodes.is_empty() && sample.stale.is_empty(),
-                    _ => sample.cluster.as_deref().is_some_and(|f| f.policies.is_none()),
-                };
-                let what = if *kind == Kind::Nodes { STATES.resource() } else { LOCAL_REDIRECTS.resource() };
-                match sample.cluster.as_deref().and_then(|f| f.gaps.iter().find(|g| g.resource == what)) {
-                    Some(gap) if nothing => Err(Error::Gap(Box::new(gap.clone()))),
-                    _ => Ok(sample),
-                }
-            }
+            Self::States(cluster, kind) => readable(*kind, cluster.states(wanted(*kind)).await?),
+            Self::Watched(watcher, kind) => readable(*kind, watcher.next().await?.uncounted()),
             Self::Live(feed) => {
                 let (_, sample) = feed.next(interval.max(Duration::from_secs(1))).await?;
                 let facts = sample.cluster.as_deref().filter(|f| f.uncounted.is_some());
@@ -243,22 +234,40 @@ impl Asked {
 impl Asked {
     /// How long to wait before it is asked again.
     fn wait(&self, interval: Duration) -> Duration {
-        /// Lists of a whole cluster are not had for nothing.
-        const LISTS: Duration = Duration::from_secs(2);
         match self {
-            Self::Agent(_) => interval,
-            Self::States(..) => interval.max(LISTS),
+            Self::Agent(_) | Self::States(..) => interval,
+            // It tells changes by itself.
+            Self::Watched(..) => Duration::ZERO,
             Self::Live(feed) => feed.wait(interval),
         }
     }
 }
 
+/// What is asked of the API server to list that.
+fn wanted(kind: Kind) -> Wanted {
+    Wanted { states: true, pods: kind == Kind::Nodes }
+}
+
+/// The sample, if what is to be listed could be read at all.
+fn readable(kind: Kind, sample: Sample) -> Result<Sample, Error> {
+    let nothing = match kind {
+        Kind::Nodes => sample.nodes.is_empty() && sample.stale.is_empty(),
+        _ => sample.cluster.as_deref().is_some_and(|f| f.policies.is_none()),
+    };
+    let what = if kind == Kind::Nodes { STATES.resource() } else { LOCAL_REDIRECTS.resource() };
+    match sample.cluster.as_deref().and_then(|f| f.gaps.iter().find(|g| g.resource == what)) {
+        Some(gap) if nothing => Err(Error::Gap(Box::new(gap.clone()))),
+        _ => Ok(sample),
+    }
+}
+
 /// What could not be read, on the other stream.
 pub(crate) fn tell_gaps(sample: &Sample, err: &mut dyn Write) -> std::io::Result<()> {
-    for gap in sample.cluster.iter().flat_map(|f| &f.gaps) {
-        writeln!(err, "warning: {}", sanitise(&gap_text(gap)))?;
-    }
-    Ok(())
+    sample.cluster.iter().flat_map(|f| &f.gaps).try_for_each(|gap| tell_gap(gap, err))
+}
+
+fn tell_gap(gap: &Gap, err: &mut dyn Write) -> std::io::Result<()> {
+    writeln!(err, "warning: {}", sanitise(&gap_text(gap)))
 }
 
 fn policies(board: &Board, kind: Option<PolicyKind>) -> Vec<PolicyTopItem> {
@@ -382,21 +391,28 @@ fn listed<R: Named + Serialize + Clone>(
     let Chosen { rows, missing } = Chosen::of(args, rows)?;
     let shown: Vec<&R> = rows.iter().collect();
     let top = || document(kind, Top { interval: None, ..board.top(false, shown.clone()) });
-    let text = match args.output {
-        Listing::Json => json(&top())?,
-        Listing::Jsonl => jsonl(&top())?,
-        Listing::Yaml => yaml(&top())?,
-        Listing::Name => {
+    let without_header = |text: String| {
+        if args.no_headers { text.split_once('\n').unwrap_or_default().1.to_owned() } else { text }
+    };
+    let text = match &args.output {
+        Format::Custom(_) if shown.is_empty() => String::new(),
+        Format::Custom(columns) => {
+            let cells: Result<Vec<_>, _> = shown.iter().map(|row| columns.cells(*row)).collect();
+            without_header(table::aligned(columns.headers(), cells?))
+        }
+        Format::Listing(Listing::Json) => json(&top())?,
+        Format::Listing(Listing::Jsonl) => jsonl(&top())?,
+        Format::Listing(Listing::Yaml) => yaml(&top())?,
+        Format::Listing(Listing::Name) => {
             // A backend that several policies or Services lead to is one.
             let mut told = HashSet::new();
             let names = shown.iter().map(|r| sanitise(&r.full_name()).into_owned() + "\n");
             names.filter(|name| told.insert(name.clone())).collect()
         }
-        Listing::Table | Listing::Wide if shown.is_empty() => String::new(),
-        Listing::Table | Listing::Wide => {
-            let text =
-                table::plain(&shown, &columns(&shown, args.output == Listing::Wide, board.is_counted()));
-            if args.no_headers { text.split_once('\n').unwrap_or_default().1.to_owned() } else { text }
+        Format::Listing(Listing::Table | Listing::Wide) if shown.is_empty() => String::new(),
+        Format::Listing(Listing::Table | Listing::Wide) => {
+            let columns = columns(&shown, args.output.is(Listing::Wide), board.is_counted());
+            without_header(table::plain(&shown, &columns))
         }
     };
     Ok(List { text, rows: shown.len(), missing })
@@ -545,10 +561,9 @@ mod tests {
     }
 
     #[test]
-    fn a_selector_is_told_where_labels_are() {
-        let wrong = Cli::try_parse_from(["x", "get", "lr", "-l", "app=x"]).unwrap_err();
-        assert!(wrong.exit_code() == 2 && wrong.to_string().contains("choose rows with --filter"), "{wrong}");
+    fn flags_of_kubectl_are_taken() {
         assert_eq!(get("x get lr -A").rows, 7);
+        assert_eq!(args("x get lr -l app=x").labels.selector.as_deref(), Some("app=x"));
     }
 
     #[test]
@@ -559,6 +574,23 @@ mod tests {
             names,
             ["zoned", "typo", "shadow-dns", "node-local-dns", "lost", "log-cache", "apiserver-cache"]
         );
+    }
+
+    #[test]
+    fn columns_of_the_command_line() {
+        let text = get("x get lr node-local-dns lost -o custom-columns=NAME:.name,B:.backends.wanted").text;
+        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["NAME", "B"]);
+        assert!(lines[1..].iter().any(|l| l[0] == "node-local-dns" && l[1] == "1"), "{text}");
+        assert_eq!(get("x get lr lost --no-headers -o custom-columns=NAME:.name").text, "lost\n");
+        for (format, words) in [
+            ("jsonpath={.items}", "kubectl get lr -o jsonpath"),
+            ("custom-columns=NAME", "HEADER:PATH"),
+            ("xml", "possible values: table"),
+        ] {
+            let wrong = Cli::try_parse_from(["x", "get", "lr", "-o", format]).unwrap_err();
+            assert!(wrong.exit_code() == 2 && wrong.to_string().contains(words), "{wrong}");
+        }
     }
 
     #[test]

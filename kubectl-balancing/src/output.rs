@@ -13,6 +13,9 @@ pub enum Error {
     /// Nothing of the cluster can be read.
     #[error(transparent)]
     Unreachable(#[from] crate::cluster::read::Unreachable),
+    /// It is not known which nodes to ask.
+    #[error(transparent)]
+    Nodes(#[from] crate::cluster::relay::NodesError),
     /// What was asked for cannot be read.
     #[error("{}", crate::cluster::read::gap_text(.0))]
     Gap(Box<Gap>),
@@ -43,7 +46,10 @@ impl Error {
     /// Is the command line wrong, rather than that what it asks for failed?
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Usage(_) | Self::Column(_) | Self::Filter(_))
+        match self {
+            Self::Unreachable(error) => error.is_usage(),
+            _ => matches!(self, Self::Usage(_) | Self::Column(_) | Self::Filter(_)),
+        }
     }
 }
 

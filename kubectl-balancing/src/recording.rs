@@ -83,6 +83,8 @@ pub enum Moment {
     Sample(Sample),
     /// No answer, and why.
     Gap(String),
+    /// A line that is none of a recording, and where it is.
+    Torn(String),
 }
 
 /// A recording cannot be replayed.
@@ -195,7 +197,11 @@ impl Replay {
             Some(next) => Some(next),
             None => self.read()?,
         };
-        self.time = next.as_ref().map(|(time, _)| *time).or(self.time);
+        if let Some((time, moment)) = &next
+            && !matches!(moment, Moment::Torn(_))
+        {
+            self.time = Some(*time);
+        }
         Ok(next)
     }
 
@@ -217,10 +223,15 @@ impl Replay {
                 Ok(None) => {}
                 // Whoever wrote it was killed in the middle of its last line.
                 Err(_) if !whole && (line.len() as u64) < LONGEST => return Ok(None),
+                // What is behind it may be read all the same.
                 Err(message) => {
-                    let (file, message) =
-                        (sanitise(&self.file).into_owned(), sanitise(&message).into_owned());
-                    return Err(ReplayError::Frame { file, line: self.number, message });
+                    let error = ReplayError::Frame {
+                        file: sanitise(&self.file).into_owned(),
+                        line: self.number,
+                        message: sanitise(&message).into_owned(),
+                    };
+                    let time = self.time.unwrap_or(Timestamp::UNIX_EPOCH);
+                    return Ok(Some((time, Moment::Torn(error.to_string()))));
                 }
             }
         }
@@ -347,7 +358,21 @@ mod tests {
             "{\"apiVersion\":\"v\",\"kind\":\"Recording\",\"version\":2,\"writer\":\"x\",\"agent\":\"y\"}\n";
         assert!(of(newer).contains("its version is 2"), "{}", of(newer));
         let header = newer.replace("\"version\":2", "\"version\":1");
-        let broken = all(replay((header + "{\"kind\":\n").into_bytes()).unwrap()).unwrap_err().to_string();
+        let broken = all(replay((header + "{\"kind\":\n").into_bytes()).unwrap()).unwrap();
+        let [(_, Moment::Torn(broken))] = broken.as_slice() else { panic!("{broken:?}") };
         assert!(broken.starts_with("f.jsonl:2: not a line of a recording"), "{broken}");
+    }
+
+    #[test]
+    fn a_broken_line_hides_none_but_itself() {
+        let (said, bytes) = recorded();
+        let text = String::from_utf8(bytes).unwrap();
+        let mut lines: Vec<&str> = text.lines().collect();
+        lines.insert(5, "nonsense");
+        let heard = all(replay((lines.join("\n") + "\n").into_bytes()).unwrap()).unwrap();
+        assert!(matches!(&heard[4].1, Moment::Torn(e) if e.starts_with("f.jsonl:6: ")), "{:?}", heard[4].1);
+        assert_eq!(heard[4].0, heard[3].0, "no time passes");
+        let others: Vec<_> = heard.into_iter().filter(|(_, m)| !matches!(m, Moment::Torn(_))).collect();
+        assert_eq!(others, said);
     }
 }

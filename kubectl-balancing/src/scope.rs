@@ -1,6 +1,6 @@
 //! Which part of a sample is shown: one policy, some nodes. All rows, sums, charts and problems follow from it. Pure.
 
-use std::{collections::HashSet, fmt, str::FromStr};
+use std::{collections::HashSet, fmt, str::FromStr, sync::Arc};
 
 use balancing_api::{
     net::Frontend,
@@ -92,15 +92,10 @@ impl Scope {
             self.check(&sample)?;
         }
         if !self.nodes.is_empty() {
-            let wanted = |name: &str| self.nodes.iter().any(|n| n == name);
-            sample.nodes.retain(|n| wanted(&n.status.node.name));
-            sample.stale.retain(|n| wanted(&n.status.node.name));
-            sample.coverage.missing.retain(|n| wanted(n));
-            sample.coverage.fresh = sample.nodes.len() as u32;
-            sample.coverage.stale = sample.stale.len() as u32;
+            sample.only_nodes(|name| self.nodes.iter().any(|n| n == name));
         }
         if let Some(policy) = &self.policy {
-            sample.nodes.iter_mut().chain(&mut sample.stale).for_each(|node| about(policy, node));
+            sample.only_policies(|p| policy.is(p.kind, &p.name));
         }
         Ok(sample)
     }
@@ -115,15 +110,14 @@ impl Scope {
             return Err(not_found("node", name, names));
         }
         let Some(policy) = &self.policy else { return Ok(()) };
-        let mut policies = nodes().flat_map(|n| &n.status.policies);
-        if policies.any(|p| policy.is(p.kind, &p.name)) {
+        // In a cluster there may be policies that no node has heard of yet.
+        let facts = sample.cluster.iter().flat_map(|f| f.policies()).map(|f| (f.policy.kind, &f.policy.name));
+        let said = nodes().flat_map(|n| &n.status.policies).map(|p| (p.kind, &p.name));
+        let known: Vec<(PolicyKind, &String)> = said.chain(facts).collect();
+        if known.iter().any(|(kind, name)| policy.is(*kind, name)) {
             return Ok(());
         }
-        Err(not_found(
-            "policy",
-            &policy.name,
-            nodes().flat_map(|n| &n.status.policies).map(|p| p.name.as_str()).collect(),
-        ))
+        Err(not_found("policy", &policy.name, known.iter().map(|(_, name)| name.as_str()).collect()))
     }
 }
 
@@ -139,18 +133,39 @@ fn not_found(what: &'static str, name: &str, mut known: Vec<&str>) -> NotFound {
     }
 }
 
-/// Leaves of a node what is about the policy: its frontends with all their rungs, and whose backends those are.
-fn about(policy: &PolicyName, node: &mut NodeSample) {
-    let is = |p: &PolicyRef| policy.is(p.kind, &p.name);
-    node.status.policies.retain(|p| policy.is(p.kind, &p.name));
+impl Sample {
+    /// Leaves these nodes alone. What the operator counts over all nodes is counted anew over them.
+    pub fn only_nodes(&mut self, wanted: impl Fn(&str) -> bool) {
+        self.nodes.retain(|n| wanted(&n.status.node.name));
+        self.stale.retain(|n| wanted(&n.status.node.name));
+        self.coverage.missing.retain(|n| wanted(n));
+        self.coverage.fresh = self.nodes.len() as u32;
+        self.coverage.stale = self.stale.len() as u32;
+        if let Some(facts) = &mut self.cluster {
+            Arc::make_mut(facts).recount(&self.nodes, &self.stale);
+        }
+    }
+
+    /// Leaves what is about these policies.
+    pub fn only_policies(&mut self, wanted: impl Fn(&PolicyRef) -> bool) {
+        self.nodes.iter_mut().chain(&mut self.stale).for_each(|node| about(&wanted, node));
+        if let Some(facts) = &mut self.cluster {
+            Arc::make_mut(facts).policies.iter_mut().for_each(|p| p.retain(|p| wanted(&p.policy)));
+        }
+    }
+}
+
+/// Leaves of a node what is about the policies: their frontends with all rungs, and whose backends those are.
+fn about(wanted: &impl Fn(&PolicyRef) -> bool, node: &mut NodeSample) {
+    node.status.policies.retain(|p| wanted(&PolicyRef::new(p.kind, p.name.clone())));
     let held: HashSet<Frontend> =
         node.status.policies.iter().flat_map(|p| p.frontends.iter().copied()).collect();
-    node.frontends
-        .items
-        .retain(|f| held.contains(&f.frontend) || f.rungs.iter().any(|r| r.policy.as_ref().is_some_and(is)));
+    node.frontends.items.retain(|f| {
+        held.contains(&f.frontend) || f.rungs.iter().any(|r| r.policy.as_ref().is_some_and(wanted))
+    });
     let frontends: HashSet<Frontend> = node.frontends.items.iter().map(|f| f.frontend).chain(held).collect();
     let owners: HashSet<String> = node.frontends.items.iter().flat_map(|f| &f.rungs).map(owner).collect();
-    node.counters.policies.retain(|c| is(&c.policy));
+    node.counters.policies.retain(|c| wanted(&c.policy));
     node.counters.frontends.retain(|c| frontends.contains(&c.frontend));
     node.counters.backends.retain(|b| owners.contains(&b.owner));
 }

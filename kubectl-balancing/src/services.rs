@@ -4,18 +4,21 @@ use std::{collections::HashMap, io::Write, time::Duration};
 
 use balancing_api::{
     agent::{FrontendInfo, RungInfo},
-    cli::{BackendTopItem, FrontendTopItem, document},
+    cli::{BackendTopItem, Coverage, FrontendTopItem, document},
     net::Frontend,
     services::{SERVICES, ServiceBackend, ServiceItem, ServiceRung, Services},
 };
 use clap::Args;
+use futures_util::future::join_all;
 
 use crate::{
-    client::Client,
+    client::{self, Client},
+    cluster::relay::Wish,
     columns::{Cell, Row as _, RowId},
     output::{Error, Listing, json, jsonl, yaml},
     sample::{BackendId, Board, NodeSample, Sample, frontend_state, owner, taking_rung},
     table::aligned,
+    target::Target,
     text::{parse_duration, sanitise},
 };
 
@@ -25,6 +28,10 @@ pub struct ServicesArgs {
     /// Only frontends of this address, ADDRESS:PORT, Service (NAMESPACE/NAME) or policy (lr/NAME, bl/NAME).
     #[arg(value_name = "FRONTEND")]
     pub frontend: Option<String>,
+    /// Ask the agent of this node; repeat for several. [default: the node of the agent that is asked, or the one that a
+    /// cluster has]
+    #[arg(long, value_name = "NAME")]
+    pub node: Vec<String>,
     /// Show how often each was used, in all.
     #[arg(long, conflicts_with = "rate")]
     pub stats: bool,
@@ -42,22 +49,35 @@ pub struct ServicesArgs {
     pub output: Listing,
 }
 
-/// Asks the agent, twice if rates are wanted, and prints.
+/// Asks the agents, twice if rates are wanted, and prints.
 pub async fn run(
     args: &ServicesArgs,
-    client: &Client,
+    target: &Target,
     out: &mut dyn Write,
     err: &mut dyn Write,
 ) -> Result<(), Error> {
+    let agents = agents(args, target).await?;
     let mut before = None;
     if args.rate {
-        before = Some(Sample::of_one(client.sample().await?));
+        before = Some(sample(&agents).await?.0);
         tokio::time::sleep(args.interval).await;
     }
-    let services =
-        services(Sample::of_one(client.sample().await?), before.as_ref(), args.frontend.as_deref());
+    let (now, silent) = sample(&agents).await?;
+    if let Target::Agent(_) = target
+        && let (Some(wanted), Some(own)) = (args.node.first(), now.nodes.first())
+        && *wanted != own.status.node.name
+    {
+        let own = sanitise(&own.status.node.name).into_owned();
+        return Err(Error::NotFound(format!("node {wanted:?} not found: this agent is that of node {own}")));
+    }
+    let services = services(now, before.as_ref(), args.frontend.as_deref());
     out.write_all(render(args, &services)?.as_bytes())?;
     out.flush()?;
+    let mut silent = silent.into_iter();
+    if let Some(first) = silent.next() {
+        silent.try_for_each(|error| writeln!(err, "error: {error}"))?;
+        return Err(first.into());
+    }
     match (&args.frontend, services.items.is_empty()) {
         (Some(asked), true) => Err(Error::NotFound(format!(
             "no frontend of {asked:?} is programmed; `kubectl balancing services` lists all"
@@ -65,6 +85,37 @@ pub async fn run(
         (None, true) => Ok(writeln!(err, "No frontends found.")?),
         (_, false) => Ok(()),
     }
+}
+
+/// Who is asked.
+async fn agents(args: &ServicesArgs, target: &Target) -> Result<Vec<Client>, Error> {
+    match target {
+        Target::Agent(client) => Ok(vec![client.clone()]),
+        Target::Cluster(cluster) => {
+            let relay = cluster.relay();
+            let nodes = cluster.nodes(Wish::Some(&args.node)).await?;
+            Ok(nodes.iter().map(|node| Client::of_node(&relay, node)).collect())
+        }
+    }
+}
+
+/// What the agents say, and why others say nothing; an error where none says anything.
+async fn sample(agents: &[Client]) -> Result<(Sample, Vec<client::Error>), Error> {
+    let (mut sample, mut silent) = (Sample::default(), Vec::new());
+    for answer in join_all(agents.iter().map(Client::sample)).await {
+        match answer {
+            Ok(node) => sample.nodes.push(node),
+            Err(error) => silent.push(error),
+        }
+    }
+    if sample.nodes.is_empty()
+        && let Some(first) = silent.pop()
+    {
+        return Err(first.into());
+    }
+    let fresh = u32::try_from(sample.nodes.len()).unwrap_or(u32::MAX);
+    sample.coverage = Coverage { fresh, ..Coverage::default() };
+    Ok((sample, silent))
 }
 
 fn render(args: &ServicesArgs, services: &Services) -> Result<String, Error> {

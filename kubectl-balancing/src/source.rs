@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::{
     client::{self, Client},
-    cluster::{Feed, read::Unreachable},
+    cluster::{Feed, read::Unreachable, relay::Relay},
     demo::Demo,
     recording::{Moment, Replay, ReplayError},
     sample::Sample,
@@ -63,8 +63,8 @@ impl Origin {
 pub enum Answer {
     /// A sample, and when it was taken.
     Sample(Timestamp, Sample),
-    /// Nothing: it could not be had when it was recorded.
-    Gap(String),
+    /// Nothing: it could not be had when it was recorded, or cannot be read now.
+    Gap(Error),
     /// There is no more.
     End,
 }
@@ -87,6 +87,9 @@ pub enum Error {
     /// The agent, when it was recorded.
     #[error("the agent did not answer when this was recorded: {0}")]
     Recorded(String),
+    /// A line of the recording.
+    #[error("{0}; it is left out")]
+    Torn(String),
 }
 
 impl Error {
@@ -104,8 +107,15 @@ impl Error {
             Self::Cluster(error) => error.short(),
             Self::Replay(error) => error.to_string(),
             Self::NotFound(error) => error.to_string(),
-            Self::Recorded(error) => error.clone(),
+            Self::Recorded(error) => format!("no answer then: {error}"),
+            Self::Torn(error) => error.clone(),
         }
+    }
+
+    /// Does the recording go on behind it?
+    #[must_use]
+    pub fn is_recorded(&self) -> bool {
+        matches!(self, Self::Recorded(_) | Self::Torn(_))
     }
 }
 
@@ -122,6 +132,15 @@ impl Source {
         match &self.from {
             From::Agent(client) => Some(client),
             From::Cluster(_) | From::Replay(_) | From::Demo(_) => None,
+        }
+    }
+
+    /// The way to the agents of the cluster that is asked, if it is one.
+    #[must_use]
+    pub fn relay(&self) -> Option<Relay> {
+        match &self.from {
+            From::Cluster(feed) => Some(feed.cluster().relay()),
+            From::Agent(_) | From::Replay(_) | From::Demo(_) => None,
         }
     }
 
@@ -198,7 +217,8 @@ impl From {
             Self::Replay(replay) => {
                 Ok(match replay.next_moment().map_err(|e| Error::Replay(Arc::new(e)))? {
                     Some((time, Moment::Sample(sample))) => Answer::Sample(time, sample),
-                    Some((_, Moment::Gap(error))) => Answer::Gap(error),
+                    Some((_, Moment::Gap(error))) => Answer::Gap(Error::Recorded(error)),
+                    Some((_, Moment::Torn(error))) => Answer::Gap(Error::Torn(error)),
                     None => Answer::End,
                 })
             }

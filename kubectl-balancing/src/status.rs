@@ -14,6 +14,7 @@ use owo_colors::OwoColorize;
 
 use crate::{
     client::Client,
+    cluster::part::Chosen,
     columns::Tone,
     explain::{
         columns, field,
@@ -24,6 +25,7 @@ use crate::{
     sample::{Board, NodeSample, Sample, severity},
     table::tone_colour,
     text::{NONE, age_at, list, parse_duration, plural, sanitise, scaled},
+    unread::FOLDER,
 };
 
 /// Problems that are shown; `top problems` shows all.
@@ -35,6 +37,9 @@ pub struct StatusArgs {
     /// Time between the two samples that rates are made of.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, default_value = "1s")]
     pub interval: Duration,
+    /// Which policies and nodes of a cluster.
+    #[command(flatten)]
+    pub labels: Chosen,
     /// Format of the output.
     #[arg(short, long, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Page,
@@ -194,6 +199,7 @@ pub(crate) fn sources_text(
     errors: usize,
     now: Timestamp,
 ) -> String {
+    let with_errors = errors > 0 && source == FOLDER;
     let errors = match errors {
         0 => String::new(),
         n => format!(", {} in it", plural(n, "error", "errors")),
@@ -202,8 +208,17 @@ pub(crate) fn sources_text(
         [] => format!("{source}{errors}"),
         sources => {
             let one = |s: &SourceProgress| {
-                let synced = if s.synced { "read completely" } else { "NOT YET READ COMPLETELY" };
-                format!("{}: {synced}, last progress {} ago", s.name, age_at(s.last_progress, now))
+                let age = age_at(s.last_progress, now);
+                // What a file with an error said before is not known since the start: that lasts until it is mended.
+                match (s.synced, with_errors) {
+                    (true, _) => format!("{}: read completely, last progress {age} ago", s.name),
+                    (false, true) => {
+                        format!("{}: NOT ALL OF IT CAN BE READ, looked at {age} ago", s.name)
+                    }
+                    (false, false) => {
+                        format!("{}: NOT YET READ COMPLETELY, last progress {age} ago", s.name)
+                    }
+                }
             };
             let all: Vec<String> = sources.iter().map(one).collect();
             format!("{}{errors}", all.join("; "))
@@ -338,6 +353,16 @@ mod tests {
         assert!(text.contains("2 of 3 report, 0 stale, 1 missing"), "{text}");
         assert!(text.contains("0.1.0 on 1 node, 0.2.0 on 1 node"), "{text}");
         assert!(text.contains("Per second:  <unknown>"), "{text}");
+    }
+
+    #[test]
+    fn a_source_with_errors_does_not_read_as_if_it_hung() {
+        let now = Timestamp::UNIX_EPOCH;
+        let source = |synced| SourceProgress { name: "manifests".to_owned(), synced, last_progress: now };
+        let text = |synced, errors| sources_text("manifests", &[source(synced)], errors, now);
+        assert_eq!(text(true, 0), "manifests: read completely, last progress 0s ago");
+        assert_eq!(text(false, 0), "manifests: NOT YET READ COMPLETELY, last progress 0s ago");
+        assert_eq!(text(false, 1), "manifests: NOT ALL OF IT CAN BE READ, looked at 0s ago, 1 error in it");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use balancing_api::policy::PolicyKind;
 use crate::{
     cli::Cli,
     client::{Client, Endpoint, ParseEndpointError},
-    cluster::{Cluster, connect, connect::Prompts},
+    cluster::{Cluster, connect, connect::Prompts, part::Chosen},
 };
 
 /// Where an agent listens unless told otherwise.
@@ -42,6 +42,12 @@ pub enum Error {
          listens at unix:{DEFAULT_AGENT} on this machine"
     )]
     Nobody,
+    /// Nobody who is asked knows labels.
+    #[error(
+        "only a cluster knows labels: without one choose rows with --filter, or name what is to be shown, instead of -l and \
+         --node-selector"
+    )]
+    NoLabels,
     /// There is no way to the cluster.
     #[error(transparent)]
     Connect(#[from] connect::Error),
@@ -51,7 +57,10 @@ impl Error {
     /// Is the command line wrong?
     #[must_use]
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Both | Self::Variable(_) | Self::Connect(connect::Error::Flag(_)))
+        matches!(
+            self,
+            Self::Both | Self::Variable(_) | Self::NoLabels | Self::Connect(connect::Error::Flag(_))
+        )
     }
 }
 
@@ -112,6 +121,21 @@ impl Target {
         }
     }
 
+    /// The same, with what is chosen by labels.
+    ///
+    /// # Errors
+    /// An agent knows no labels.
+    pub fn choosing(self, chosen: &Chosen) -> Result<Self, Error> {
+        match self {
+            Self::Cluster(mut cluster) => {
+                cluster.chosen = chosen.clone();
+                Ok(Self::Cluster(cluster))
+            }
+            Self::Agent(_) if !chosen.is_all() => Err(Error::NoLabels),
+            agent => Ok(agent),
+        }
+    }
+
     /// The agent, if it is one.
     #[must_use]
     pub fn agent(&self) -> Option<&Client> {
@@ -136,6 +160,15 @@ pub fn policy_name(text: &str) -> Result<(Option<PolicyKind>, &str), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_knows_no_labels() {
+        let agent = || Target::Agent(Client::new("unix:/a".parse().unwrap()));
+        assert!(agent().choosing(&Chosen::default()).is_ok());
+        let labels = Chosen { selector: Some("a=b".to_owned()), ..Chosen::default() };
+        let error = agent().choosing(&labels).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains("--filter"), "{error}");
+    }
 
     #[test]
     fn who_is_asked() {

@@ -128,6 +128,12 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// A moment in a sentence: nobody reads its nanoseconds.
+#[must_use]
+pub fn moment(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
 /// The age of a moment at another.
 #[must_use]
 pub fn age_at(then: Timestamp, now: Timestamp) -> String {
@@ -254,6 +260,12 @@ mod tests {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
             assert!(parse_time(wrong).is_err() || wrong == "0s", "{wrong}");
         }
+    }
+
+    #[test]
+    fn moments_have_whole_seconds() {
+        let time: Timestamp = "2026-11-25T01:17:55.834925501Z".parse().unwrap();
+        assert_eq!(moment(time), "2026-11-25T01:17:55Z");
     }
 
     #[test]

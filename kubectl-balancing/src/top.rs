@@ -10,7 +10,7 @@ use serde::Serialize;
 
 pub use crate::rows::What;
 use crate::{
-    cluster::Feed,
+    cluster::{Feed, part::Chosen},
     columns::{Row, Shown, Sort, UnknownColumn, order},
     demo::Demo,
     filter::{Filter, FilterError},
@@ -79,9 +79,12 @@ pub struct TopArgs {
     /// Show this policy alone: NAME, lr/NAME or bl/NAME. Sums, frontends, backends and problems are its own.
     #[arg(long, value_name = "NAME")]
     pub policy: Option<PolicyName>,
-    /// Show this node alone; repeat for several. Of a recording of many nodes, or of the synthetic cluster.
+    /// Show this node alone; repeat for several. Of a cluster, a recording of many nodes, or the synthetic cluster.
     #[arg(long, value_name = "NAME")]
     pub node: Vec<String>,
+    /// Which policies and nodes of a cluster.
+    #[command(flatten)]
+    pub labels: Chosen,
     /// Exit with 1 if a row matches this expression, as in --fail-if 'qosDrops>0'. It is written as --filter is.
     ///
     /// Exit status 2: the expression is wrong, as with every other wrong flag.
@@ -97,10 +100,10 @@ pub struct TopArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, conflicts_with = "once")]
     pub duration: Option<Duration>,
     /// Write every sample to this file as well, to be shown again with --replay.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
     pub record: Option<PathBuf>,
     /// Show a recording instead of asking an agent. With --once: its last sample.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "demo"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["record", "demo"], value_hint = clap::ValueHint::FilePath)]
     pub replay: Option<PathBuf>,
     /// How many times faster a recording is shown.
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_speed, requires = "replay")]
@@ -197,6 +200,7 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Target(error) => error.is_usage(),
+            Self::Source(source::Error::Cluster(error)) => error.is_usage(),
             _ => matches!(self, Self::Column(_) | Self::Filter(_) | Self::FailIf(_)),
         }
     }
@@ -224,12 +228,18 @@ pub async fn source(
     args: &TopArgs,
     target: impl Future<Output = Result<Target, target::Error>>,
 ) -> Result<Source, Error> {
+    if !args.labels.is_all() && (args.demo || args.replay.is_some()) {
+        return Err(target::Error::NoLabels.into());
+    }
     let from = match &args.replay {
         Some(path) => From::Replay(Box::new(Replay::open(path, args.speed)?)),
         None if args.demo => From::Demo(Box::new(Demo::new(args.seed, args.nodes))),
-        None => match target.await? {
+        None => match target.await?.choosing(&args.labels)? {
             Target::Agent(client) => From::Agent(client),
-            Target::Cluster(cluster) => From::Cluster(Box::new(Feed::new(*cluster))),
+            Target::Cluster(cluster) => {
+                let only = args.node.first().filter(|_| args.node.len() == 1);
+                From::Cluster(Box::new(Feed::of_node(*cluster, only.cloned())))
+            }
         },
     };
     Ok(Source::new(from, Scope { policy: args.policy.clone(), nodes: args.node.clone() }))
@@ -250,6 +260,8 @@ struct Samples<'a> {
     recorder: Option<Recorder>,
     interval: Duration,
     ticks: tokio::time::Interval,
+    /// Lines of a recording that could not be read, to be told.
+    torn: Vec<String>,
 }
 
 impl<'a> Samples<'a> {
@@ -258,7 +270,12 @@ impl<'a> Samples<'a> {
         // Ticks at fixed times: what it takes to answer does not make the interval longer.
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        Ok(Self { args, source, recorder, interval, ticks })
+        Ok(Self { args, source, recorder, interval, ticks, torn: Vec::new() })
+    }
+
+    /// Says which lines of a recording are left out.
+    fn tell_torn(&mut self, err: &mut dyn Write) -> std::io::Result<()> {
+        self.torn.drain(..).try_for_each(|line| writeln!(err, "warning: {}", sanitise(&line)))
     }
 
     /// The next one; none at the end of a recording. An agent is asked an interval after the last time; what has a clock
@@ -271,6 +288,7 @@ impl<'a> Samples<'a> {
         }
         loop {
             match self.source.next(self.interval).await? {
+                Answer::Gap(error @ source::Error::Torn(_)) => self.torn.push(error.to_string()),
                 Answer::Gap(_) => {}
                 Answer::End => return Ok(None),
                 Answer::Sample(time, sample) => {
@@ -309,6 +327,7 @@ pub async fn run(
         return print(args, sort, board, 0, demo, colour, out, err);
     }
     if is_replay && before.is_none() {
+        samples.tell_torn(err)?;
         return Err(Error::Empty);
     }
     if is_replay && !many {
@@ -318,6 +337,7 @@ pub async fn run(
             now = Some(Board::next(next, now.as_ref().or(before.as_ref())));
         }
         let board = now.or(before).unwrap_or_default();
+        samples.tell_torn(err)?;
         return print(args, sort, &board, 0, demo, colour, out, err);
     }
     let mut good = true;
@@ -327,6 +347,7 @@ pub async fn run(
         }
         let Some(sample) = samples.next().await? else { break };
         let board = Board::next(sample, before.as_ref());
+        samples.tell_torn(err)?;
         good &= print(args, sort, &board, number, demo, colour, out, err)?;
         before = Some(board);
     }

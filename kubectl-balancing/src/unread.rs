@@ -6,7 +6,7 @@ use balancing_api::{
 };
 
 /// Sources of an agent whose objects come from files.
-const FOLDER: &str = "manifests";
+pub(crate) const FOLDER: &str = "manifests";
 
 /// Is this object, `Kind/name`, a policy?
 pub(crate) fn is_policy(object: &str) -> bool {

@@ -15,7 +15,10 @@ use kube::{
     },
 };
 
-use super::flags::ClusterArgs;
+use super::{
+    flags::ClusterArgs,
+    relay::{Credentials, Operator},
+};
 
 /// How long a request may take unless told otherwise: whoever waits longer should be told.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,6 +32,10 @@ const OF_FLAGS: &str = "flags";
 pub struct Connection {
     /// The client.
     pub client: Client,
+    /// Who asks, for others than the API server.
+    pub credentials: Credentials,
+    /// Where the operator is reached without the API server.
+    pub operator: Option<Operator>,
     /// The context of the kubeconfig; none in a pod.
     pub context: Option<String>,
     /// Address of the API server.
@@ -277,15 +284,16 @@ pub async fn connect(flags: &ClusterArgs, prompts: Prompts) -> Result<Connection
     let namespace = flags.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let timeout = flags.request_timeout.unwrap_or(PATIENCE);
     let timeout = Some(timeout).filter(|t| !t.is_zero());
-    let client = Client::try_from(config).map_err(|e| Error::Client(Box::new(e)))?;
-    Ok(Connection { client, context, server, namespace, timeout })
+    let (credentials, client) = Credentials::of(config, flags.operator_token.clone())
+        .map_err(|e| Error::Client(Box::new(e)))?;
+    let operator = flags.operator.clone();
+    Ok(Connection { client, credentials, operator, context, server, namespace, timeout })
 }
 
-/// Names of the contexts of the kubeconfig, for completion.
+/// The kubeconfig files that can be read, for completion.
 #[must_use]
-pub fn contexts(flags: &ClusterArgs) -> Vec<String> {
-    let read = found(flags).into_iter().filter_map(|f| Kubeconfig::read_from(f).ok());
-    read.flat_map(|k| k.contexts).map(|c| c.name).collect()
+pub fn kubeconfigs(flags: &ClusterArgs) -> Vec<Kubeconfig> {
+    found(flags).into_iter().filter_map(|f| Kubeconfig::read_from(f).ok()).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What the API server says of policies and nodes, as samples that everything else is made of. Pure.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use balancing_api::{
     agent::{
@@ -11,7 +14,7 @@ use balancing_api::{
     names::{condition, reason},
     node_state::{NodeBalancingState, NodeBalancingStateStatus, NodePolicyState},
     overview::{Gap, PolicySummary, Replicas},
-    policy::{OnNoBackend, PolicyKind, PolicyObjectStatus, PolicyRef},
+    policy::{OnNoBackend, PolicyKind, PolicyNodes, PolicyObjectStatus, PolicyRef},
     rules::{
         Policy, check,
         checked::{Backend, Matcher},
@@ -197,6 +200,9 @@ impl PolicyFact {
     }
 }
 
+/// Why the API server's word alone has no numbers.
+const UNCOUNTED: &str = "an API server has no counters; `kubectl balancing top` asks the operator for them";
+
 /// [`PENDING`]
 #[must_use]
 pub fn pending() -> PolicyState {
@@ -218,10 +224,42 @@ fn unread(said: &NodePolicyState) -> PolicyFact {
     }
 }
 
+/// On how many of these nodes a policy is in which state, as the operator counts over all.
+fn counted<'a>(fact: &PolicyFact, nodes: impl Iterator<Item = &'a NodeSample>) -> PolicyNodes {
+    let mut count = PolicyNodes::default();
+    let said = nodes.flat_map(|n| &n.status.policies);
+    for said in said.filter(|s| s.kind == fact.policy.kind && s.name == fact.policy.name) {
+        match said.state {
+            _ if said.generation != fact.generation => count.pending += 1,
+            PolicyState::NotSelected => continue,
+            PolicyState::Programmed => {
+                count.programmed += 1;
+                count.effective += 1;
+            }
+            PolicyState::Fallback => {
+                count.programmed += 1;
+                count.degraded += 1;
+            }
+            PolicyState::Failed | PolicyState::Invalid => count.failed += 1,
+            PolicyState::Conflicted => {}
+            PolicyState::Other(_) => count.pending += 1,
+        }
+        count.selected += 1;
+    }
+    count
+}
+
 impl Facts {
     /// The policies that could be read.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyFact> {
         self.policies.iter().flatten()
+    }
+
+    /// Counts anew what the operator counts over all nodes: over these alone.
+    pub(crate) fn recount(&mut self, nodes: &[NodeSample], stale: &[NodeSample]) {
+        for fact in self.policies.iter_mut().flatten() {
+            fact.status.nodes = counted(fact, nodes.iter().chain(stale));
+        }
     }
 
     /// The policy of that kind and name.
@@ -333,6 +371,10 @@ pub struct Read {
     pub agents: Option<Vec<AgentPod>>,
     /// Replicas of the operator; none where their pods could not be read.
     pub operator: Option<Replicas>,
+    /// The nodes that are chosen; none is all of them.
+    pub chosen: Option<BTreeSet<String>>,
+    /// Are policies chosen by their labels, so that there are more than these?
+    pub labelled: bool,
     /// What could not be read.
     pub gaps: Vec<Gap>,
 }
@@ -356,6 +398,28 @@ impl NodeState {
 }
 
 impl Read {
+    /// Leaves what is about these nodes.
+    pub fn choose(&mut self, nodes: BTreeSet<String>) {
+        self.states.iter_mut().for_each(|s| s.retain(|s| nodes.contains(&s.name)));
+        self.agents.iter_mut().for_each(|a| a.retain(|p| nodes.contains(&p.node)));
+        for fact in self.policies.iter_mut().flatten() {
+            fact.status.problem_nodes.retain(|p| nodes.contains(&p.node));
+            fact.status.more_problem_nodes = 0;
+        }
+        self.chosen = Some(nodes);
+    }
+
+    /// Leaves of a sample what is chosen.
+    pub fn restrict(&self, sample: &mut Sample) {
+        if let Some(chosen) = &self.chosen {
+            sample.only_nodes(|name| chosen.contains(name));
+        }
+        if self.labelled {
+            let policies: HashSet<&PolicyRef> = self.policies.iter().flatten().map(|p| &p.policy).collect();
+            sample.only_policies(|p| policies.contains(p));
+        }
+    }
+
     /// The pod of a node's agent.
     #[must_use]
     pub fn agent_of(&self, node: &str) -> Option<&AgentPod> {
@@ -378,6 +442,20 @@ impl Read {
             uncounted,
             ..Facts::default()
         }
+    }
+
+    /// A sample without counters, and why there are none.
+    #[must_use]
+    pub fn told(&self, why: String) -> Sample {
+        let mut sample = Sample { cluster: Some(Arc::new(self.facts(Some(why)))), ..self.sample() };
+        self.restrict(&mut sample);
+        sample
+    }
+
+    /// A sample of what the API server says alone.
+    #[must_use]
+    pub fn uncounted(&self) -> Sample {
+        self.told(UNCOUNTED.to_owned())
     }
 
     /// Names of nodes that should have an agent and say nothing.
@@ -430,6 +508,7 @@ impl Read {
                     version: status.agent_version.clone(),
                     started_at: UNTOLD,
                     default_redirects_per_second: 0,
+                    exempt_pods: Vec::new(),
                 },
                 kernel: KernelInfo {
                     release: status.kernel_release.clone(),
@@ -508,7 +587,6 @@ mod tests {
                 "frontend": {"serviceMatcher": {
                     "serviceName": "dns", "namespace": "kube-system",
                     "toPorts": [{"port": "53", "protocol": "UDP"}],
-                    exempt_pods: Vec::new(),
                 }},
                 "backend": {
                     "endpointSelector": {"matchLabels": {"app": "cache"}},
@@ -545,7 +623,7 @@ mod tests {
     }
 
     fn board(read: &Read) -> Board {
-        let facts = std::sync::Arc::new(read.facts(Some("no stream".to_owned())));
+        let facts = Arc::new(read.facts(Some("no stream".to_owned())));
         Board::new(Sample { cluster: Some(facts), ..read.sample() }, None)
     }
 

@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
+use super::relay::{Operator, TokenFile};
 use crate::text::parse_time;
 
 /// What the flags of every command are called in help.
@@ -75,6 +76,14 @@ pub struct ClusterArgs {
         hide_env_values = true
     )]
     pub balancing_namespace: String,
+    /// Ask the operator there about single nodes, not by a port that the API server forwards to its pod
+    ///
+    /// For who has a route to it. Its certificate is checked all the same.
+    #[arg(long, global = true, value_name = "HOST:PORT", hide_short_help = true)]
+    pub operator: Option<Operator>,
+    /// Show the operator the token in this file, not that of the kubeconfig's user
+    #[arg(long, global = true, value_name = "FILE", hide_short_help = true, value_hint = clap::ValueHint::FilePath)]
+    pub operator_token: Option<TokenFile>,
 }
 
 /// Where the book installs the product.
@@ -108,12 +117,16 @@ impl ClusterArgs {
             request_timeout: _,
             cache_dir: _,
             balancing_namespace: _,
+            operator,
+            operator_token,
         } = self;
         [kubeconfig, certificate_authority, client_certificate, client_key].iter().any(|f| f.is_some())
             || [context, cluster, user, server, token, as_user, as_uid, tls_server_name]
                 .iter()
                 .any(|f| f.is_some())
             || !as_group.is_empty()
+            || operator.is_some()
+            || operator_token.is_some()
             || *insecure_skip_tls_verify
     }
 }

@@ -20,7 +20,7 @@ use kube::{client::Body, core::Status};
 
 use super::{
     connect::Connection,
-    read::{Asked, Failure, Unreachable, failure, observe_path},
+    read::{Asked, Failure, Unreachable, failure, observe_path, segment},
 };
 use crate::{
     sample::{NodeSample, Sample, complete},
@@ -173,17 +173,25 @@ fn look(namespace: &str) -> String {
 }
 
 impl Live {
-    /// Opens the stream.
+    /// Opens the stream, of all nodes or of one.
     ///
     /// # Errors
     /// It may not be read, or the operator does not answer.
-    pub async fn open(connection: &Connection, namespace: &str, interval: Duration) -> Result<Self, Failure> {
+    pub async fn open(
+        connection: &Connection,
+        namespace: &str,
+        interval: Duration,
+        node: Option<&str>,
+    ) -> Result<Self, Failure> {
         let names = Names::new(namespace);
-        let path = format!(
+        let mut path = format!(
             "{}{OBSERVE_PATH}?interval={}ms&limit={LARGEST_LIMIT}",
             observe_path(namespace),
             interval.as_millis()
         );
+        if let Some(node) = node {
+            path.push_str(&format!("&node={}", segment(node)));
+        }
         let failed = |message: &str| {
             let asked = names.asked(namespace);
             Failure::Gap(Box::new(gap(asked, namespace, message)))
@@ -288,13 +296,27 @@ fn gap(asked: Asked<'_>, namespace: &str, message: &str) -> Gap {
     }
 }
 
+/// Why there is nothing where the operator answers.
+pub(super) const SILENT: &str = "no agent that is asked about reports to the operator";
+
 /// What is missing where the operator answers and no agent tells it anything.
 pub(super) fn silence(namespace: &str) -> Gap {
     let names = Names::new(namespace);
-    let mut gap = gap(names.asked(namespace), namespace, "no agent reports to the operator");
+    let mut gap = gap(names.asked(namespace), namespace, SILENT);
     gap.next = format!(
         "can the nodes reach its Service? kubectl logs -n {namespace} -l app.kubernetes.io/component=agent --tail=20"
     );
+    gap
+}
+
+/// What is missing where only some nodes are asked for, and some of all are told as one.
+pub(super) fn together(namespace: &str, nodes: u32) -> Gap {
+    let names = Names::new(namespace);
+    let message =
+        format!("of so many nodes the operator tells {nodes} as one, some of these may be among them");
+    let mut gap = gap(names.asked(namespace), namespace, &message);
+    gap.missing = "numbers of some nodes".to_owned();
+    gap.next = "choose fewer: kubectl balancing top --node NAME".to_owned();
     gap
 }
 

@@ -5,35 +5,32 @@ pub mod facts;
 pub mod flags;
 pub mod live;
 pub mod node;
+pub mod part;
 pub mod policy;
 pub mod read;
+pub mod relay;
 pub mod status;
+pub mod watch;
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use balancing_api::{
-    overview::{Gap, Replicas},
-    policy::PolicyKind,
-};
+use balancing_api::overview::{Gap, Replicas};
+use futures_util::future::join_all;
 use jiff::Timestamp;
-use serde_json::Value;
 
 use self::{
     connect::{Connection, Prompts},
-    facts::{AgentPod, Facts, NodeState, PolicyFact, Read},
+    facts::{AgentPod, Facts, Read},
     flags::ClusterArgs,
     live::{Live, Told},
-    read::{BALANCINGS, Failure, LOCAL_REDIRECTS, PODS, STATES, Unreachable, gap_cause},
+    part::{Chosen, List, Part, Parts},
+    read::{Unreachable, gap_cause},
 };
 use crate::sample::Sample;
 
-/// Labels of the product's pods.
-const PRODUCT: &str = "app.kubernetes.io/name=balancing";
-/// The label that tells its components apart.
-const COMPONENT: &str = "/metadata/labels/app.kubernetes.io~1component";
 /// How old what the API server said may get while the operator's stream is read.
 const REFRESH: Duration = Duration::from_secs(10);
 /// How often the API server is asked at the most where there is no stream.
@@ -50,6 +47,8 @@ pub struct Cluster {
     pub connection: Connection,
     /// The namespace that the product is installed in.
     pub namespace: String,
+    /// Which of its policies and nodes.
+    pub chosen: Chosen,
 }
 
 /// What of the product is to be read.
@@ -73,7 +72,7 @@ impl Cluster {
     /// There is no way to it.
     pub async fn connect(flags: &ClusterArgs, prompts: Prompts) -> Result<Self, connect::Error> {
         let connection = connect::connect(flags, prompts).await?;
-        Ok(Self { connection, namespace: flags.balancing_namespace.clone() })
+        Ok(Self { connection, namespace: flags.balancing_namespace.clone(), chosen: Chosen::default() })
     }
 
     /// What it is called where one looks at it: its context, or the address of its API server.
@@ -90,59 +89,18 @@ impl Cluster {
     /// # Errors
     /// Nothing can be read.
     pub async fn read(&self, wanted: Wanted) -> Result<Read, Unreachable> {
-        let c = &self.connection;
-        let none = || async { Ok::<_, Failure>(Vec::new()) };
-        let states = async {
-            if wanted.states { c.list("state of nodes", STATES, None, "").await } else { none().await }
-        };
-        let pods = async {
-            let query = format!("labelSelector={}", PRODUCT.replace('=', "%3D"));
-            if wanted.pods {
-                c.list("agents that stopped", PODS, Some(&self.namespace), &query).await
-            } else {
-                none().await
-            }
-        };
-        let (redirects, balancings, states, pods) = tokio::join!(
-            c.list("LocalRedirectPolicies", LOCAL_REDIRECTS, None, ""),
-            c.list("BalancingPolicies", BALANCINGS, None, ""),
-            states,
-            pods,
-        );
-        let mut read = Read { time: Timestamp::now(), namespace: self.namespace.clone(), ..Read::default() };
-        let mut keep = |answer: Result<Vec<Value>, Failure>| -> Result<Option<Vec<Value>>, Unreachable> {
+        let asked = Part::of(wanted, &self.chosen).into_iter().map(|part| async move {
+            let List { missing, kind, namespace, query } = part.list(self);
+            (part, self.connection.list(missing, kind, namespace, &query).await)
+        });
+        let (mut parts, mut gaps) = (Parts::default(), Vec::new());
+        for (part, answer) in join_all(asked).await {
             match answer {
-                Ok(items) => Ok(Some(items)),
-                Err(failure) => {
-                    read.gaps.push(failure.gap()?);
-                    Ok(None)
-                }
-            }
-        };
-        let redirects = keep(redirects)?;
-        let balancings = keep(balancings)?;
-        let states = keep(states)?;
-        let pods = keep(pods)?;
-        let kinds = [(PolicyKind::LocalRedirectPolicy, redirects), (PolicyKind::BalancingPolicy, balancings)];
-        for (kind, items) in kinds {
-            if let Some(items) = items {
-                let facts = items.iter().filter_map(|o| PolicyFact::of(kind, o));
-                read.policies.get_or_insert_default().extend(facts);
+                Ok(objects) => parts.put(part, &objects),
+                Err(failure) => gaps.push(part.gap(&self.chosen, failure)?),
             }
         }
-        if wanted.states {
-            read.states = states.map(|s| s.iter().filter_map(NodeState::of).collect());
-        }
-        if let Some(pods) = pods.filter(|_| wanted.pods) {
-            let of = |component: &str| {
-                let is = move |p: &&Value| p.pointer(COMPONENT).is_some_and(|c| c == component);
-                pods.iter().filter(is).filter_map(AgentPod::of).collect::<Vec<_>>()
-            };
-            let operator = of("operator");
-            read.operator = Some(replicas(&operator));
-            read.agents = Some(of("agent"));
-        }
-        Ok(read)
+        Ok(parts.read(&self.namespace, &self.chosen, gaps))
     }
 
     /// A sample without counters: what nodes say of themselves.
@@ -150,11 +108,7 @@ impl Cluster {
     /// # Errors
     /// Nothing can be read.
     pub async fn states(&self, wanted: Wanted) -> Result<Sample, Unreachable> {
-        let read = self.read(wanted).await?;
-        let why =
-            "an API server has no counters; `kubectl balancing top` asks the operator for them".to_owned();
-        let facts = read.facts(Some(why));
-        Ok(Sample { cluster: Some(Arc::new(facts)), ..read.sample() })
+        Ok(self.read(wanted).await?.uncounted())
     }
 
     /// Is the operator's stream to be read? If not, why.
@@ -162,7 +116,7 @@ impl Cluster {
     /// # Errors
     /// Nothing can be read.
     pub async fn live_gap(&self) -> Result<Option<Gap>, Unreachable> {
-        match Live::open(&self.connection, &self.namespace, Duration::from_secs(2)).await {
+        match Live::open(&self.connection, &self.namespace, Duration::from_secs(2), None).await {
             Ok(_) => Ok(None),
             Err(failure) => live::as_gap(failure).map(Some),
         }
@@ -185,13 +139,21 @@ pub struct Feed {
     gap: Option<(Instant, Gap)>,
     /// Was a frame told that speaks of every node?
     whole: bool,
+    /// The node that alone is looked at: of many nodes the operator tells the rest as one.
+    only: Option<String>,
 }
 
 impl Feed {
     /// Samples of that cluster.
     #[must_use]
     pub fn new(cluster: Cluster) -> Self {
-        Self { cluster, read: None, live: None, gap: None, whole: false }
+        Self::of_node(cluster, None)
+    }
+
+    /// The same, where one node alone is looked at.
+    #[must_use]
+    pub fn of_node(cluster: Cluster, only: Option<String>) -> Self {
+        Self { cluster, read: None, live: None, gap: None, whole: false, only }
     }
 
     /// The cluster.
@@ -222,23 +184,32 @@ impl Feed {
         let told = self.told(interval).await?;
         let silent = told.as_ref().is_some_and(|t| t.sample.nodes.is_empty() && t.sample.stale.is_empty());
         let known = self.read.as_ref().is_some_and(|(_, r)| r.states.iter().flatten().next().is_some());
+        // What the API server says has the names of nodes that do not report.
+        let known = known || self.only.is_some();
         if let Some(told) = told.filter(|_| !(silent && known)) {
             let facts = self.read.as_ref().map(|(_, r)| r.facts(None)).unwrap_or_default();
-            let facts = Facts { others: told.others, left_out: told.left_out, ..facts };
-            return Ok((told.time, Sample { cluster: Some(Arc::new(facts)), ..told.sample }));
+            let mut facts = Facts { others: told.others, left_out: told.left_out, ..facts };
+            if self.cluster.chosen.node_selector.is_some() {
+                facts.gaps.extend(facts.others.take().map(|o| live::together(&self.cluster.namespace, o.nodes)));
+            }
+            let mut sample = Sample { cluster: Some(Arc::new(facts)), ..told.sample };
+            if let Some((_, read)) = &self.read {
+                read.restrict(&mut sample);
+            }
+            return Ok((told.time, sample));
         }
         let mut read = self.read.as_ref().map(|(_, r)| r.clone()).unwrap_or_default();
         let why = match &self.gap {
-            _ if silent => "no agent reports to the operator".to_owned(),
+            _ if silent => live::SILENT.to_owned(),
             Some((_, gap)) => gap_cause(gap),
             None => String::new(),
         };
-        if silent {
+        let named = read.states.iter().flatten().any(|s| self.only.as_ref().is_none_or(|o| *o == s.name));
+        if silent && (named || self.only.is_none()) {
             read.gaps.push(live::silence(&self.cluster.namespace));
         }
         read.gaps.extend(self.gap.as_ref().map(|(_, gap)| gap.clone()));
-        let facts = read.facts(Some(why));
-        Ok((read.time, Sample { cluster: Some(Arc::new(facts)), ..read.sample() }))
+        Ok((read.time, read.told(why)))
     }
 
     /// What the operator's stream tells next; none where there is none.
@@ -250,7 +221,8 @@ impl Feed {
             if self.gap.as_ref().is_some_and(|(at, _)| at.elapsed() < RETRY) {
                 return Ok(None);
             }
-            match Live::open(&self.cluster.connection, &self.cluster.namespace, interval).await {
+            let (connection, namespace) = (&self.cluster.connection, &self.cluster.namespace);
+            match Live::open(connection, namespace, interval, self.only.as_deref()).await {
                 Ok(live) => self.live = Some(live),
                 Err(failure) => {
                     self.gap = Some((Instant::now(), live::as_gap(failure)?));

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use balancing_api::{
-    agent::PolicyState,
+    agent::{NodeStatus, PolicyState},
     cli::{Check, CheckStatus, document},
     names::{condition, reason},
     node::{ExplainedPolicy, NODE_EXPLANATION, NodeActivity, NodeExplanation, Works},
@@ -96,19 +96,28 @@ fn check(code: &str, status: CheckStatus, observed: String, expected: &str, next
     Check { code: code.to_owned(), status, observed, expected, next }
 }
 
-fn explain(state: &NodeState, node: &NodeSample, read: &Read) -> NodeExplanation {
-    let status = &node.status;
-    let policies = explained_policies(status);
-    let checks = checks(state, &policies, read);
+/// Does a node work, and the answer in one sentence.
+pub(super) fn judge(state: &NodeState, status: &NodeStatus, read: &Read) -> (Works, String) {
+    judged(&checks(state, &explained_policies(status), read))
+}
+
+fn judged(checks: &[Check]) -> (Works, String) {
     let failed = checks.iter().find(|c| c.status == CheckStatus::Failed);
     let warned = checks.iter().find(|c| c.status == CheckStatus::Warning);
-    let (works, summary) = match (failed, warned) {
+    match (failed, warned) {
         (Some(c), _) => {
             (if c.code == "ProgramsAttached" { Works::No } else { Works::Partly }, c.observed.clone())
         }
         (None, Some(c)) => (Works::Yes, format!("all is attached and programmed; {}", c.observed)),
         (None, None) => (Works::Yes, "everything works".to_owned()),
-    };
+    }
+}
+
+fn explain(state: &NodeState, node: &NodeSample, read: &Read) -> NodeExplanation {
+    let status = &node.status;
+    let policies = explained_policies(status);
+    let checks = checks(state, &policies, read);
+    let (works, summary) = judged(&checks);
     NodeExplanation {
         name: state.name.clone(),
         healthy: works == Works::Yes,

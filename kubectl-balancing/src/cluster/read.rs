@@ -7,7 +7,9 @@ use balancing_api::{
     names::{GROUP, OPERATOR_SERVICE, VERSION},
     overview::Gap,
 };
+use futures_util::{StreamExt, stream::BoxStream};
 use http::Request;
+use kube::core::WatchEvent;
 use serde_json::Value;
 
 use super::connect::{Connection, chain};
@@ -15,6 +17,10 @@ use crate::text::{percent_encoded, sanitise};
 
 /// Objects of one page of a list, as kubectl asks for them.
 const PAGE: u32 = 500;
+/// Seconds after which the API server ends a watch, which then goes on anew.
+const WATCH_SECONDS: u32 = 290;
+/// How long a watch may take to begin.
+const WATCH_BEGINS: Duration = Duration::from_secs(30);
 
 /// A kind of object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +59,7 @@ impl Kind {
         if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
     }
 
-    fn path(self, namespace: Option<&str>) -> String {
+    pub(super) fn path(self, namespace: Option<&str>) -> String {
         let Self { group, version, plural, .. } = self;
         let base =
             if group.is_empty() { format!("/api/{version}") } else { format!("/apis/{group}/{version}") };
@@ -83,6 +89,24 @@ pub enum Unreachable {
     /// It cannot be reached, or does not answer.
     #[error("Unable to connect to the server: {0}")]
     Failed(String),
+    /// A selector of labels is none.
+    #[error("{flag} {selector:?}: {why}")]
+    Selector {
+        /// The flag.
+        flag: &'static str,
+        /// What it says.
+        selector: String,
+        /// What the API server says of that.
+        why: String,
+    },
+    /// What is to be chosen by labels cannot be read.
+    #[error("{flag}: {why}")]
+    Choosing {
+        /// The flag.
+        flag: &'static str,
+        /// What is missing.
+        why: String,
+    },
 }
 
 impl Unreachable {
@@ -93,7 +117,14 @@ impl Unreachable {
             Self::Refused(server) => format!("{server} refused the connection"),
             Self::Unauthorized(message) => format!("not logged in ({message})"),
             Self::Failed(message) => message.clone(),
+            Self::Selector { .. } | Self::Choosing { .. } => self.to_string(),
         }
+    }
+
+    /// Is the command line wrong?
+    #[must_use]
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Selector { .. })
     }
 }
 
@@ -143,6 +174,8 @@ pub const FORBIDDEN: &str = "Forbidden";
 pub const NOT_FOUND: &str = "NotFound";
 /// Reason of a gap: it failed.
 pub const FAILED: &str = "Failed";
+/// How a message begins where the API server did not understand what it was asked.
+pub(super) const BAD_REQUEST: &str = "the API server answered 400: ";
 
 /// What was asked for, to say what is missing without it.
 #[derive(Clone, Copy, Debug)]
@@ -250,6 +283,17 @@ impl Connection {
         namespace: Option<&str>,
         query: &str,
     ) -> Result<Vec<Value>, Failure> {
+        self.listed(missing, kind, namespace, query).await.map(|(items, _)| items)
+    }
+
+    /// The same, and the version from which a watch goes on.
+    pub(super) async fn listed(
+        &self,
+        missing: &str,
+        kind: Kind,
+        namespace: Option<&str>,
+        query: &str,
+    ) -> Result<(Vec<Value>, String), Failure> {
         let (resource, can_i) = (kind.resource(), can_i("list", kind, namespace));
         let asked = Asked {
             missing,
@@ -261,7 +305,7 @@ impl Connection {
         };
         let mut items = Vec::new();
         let mut next = String::new();
-        loop {
+        let from = loop {
             let mut path = format!("{}?limit={PAGE}", kind.path(namespace));
             for (key, value) in [("", query), ("continue=", next.as_str())] {
                 if !value.is_empty() {
@@ -273,9 +317,9 @@ impl Connection {
             items.extend(list.into_iter().flatten());
             next = page["metadata"]["continue"].as_str().map(percent_encoded).unwrap_or_default();
             if next.is_empty() {
-                break;
+                break page["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned();
             }
-        }
+        };
         // A list does not say of its items what they are.
         let version = if kind.group.is_empty() {
             kind.version.to_owned()
@@ -286,7 +330,65 @@ impl Connection {
             item.insert("apiVersion".to_owned(), version.clone().into());
             item.insert("kind".to_owned(), kind.kind.into());
         }
-        Ok(items)
+        Ok((items, from))
+    }
+
+    /// What happens to objects of a kind after a version, as long as the API server tells it.
+    pub(super) async fn watched(
+        &self,
+        missing: &str,
+        kind: Kind,
+        namespace: Option<&str>,
+        query: &str,
+        version: &str,
+    ) -> Result<BoxStream<'static, kube::Result<WatchEvent<Value>>>, Failure> {
+        let (resource, can_i) = (kind.resource(), can_i("watch", kind, namespace));
+        let asked = Asked {
+            missing,
+            verb: "watch",
+            resource: &resource,
+            namespace,
+            can_i: &can_i,
+            absent: absent(kind),
+        };
+        let mut path = format!(
+            "{}?watch=true&allowWatchBookmarks=true&timeoutSeconds={WATCH_SECONDS}&resourceVersion={}",
+            kind.path(namespace),
+            percent_encoded(version)
+        );
+        if !query.is_empty() {
+            path.push_str(&format!("&{query}"));
+        }
+        let request = Request::get(path).body(Vec::new()).map_err(|e| Unreachable::Failed(e.to_string()))?;
+        let begun = self.client.request_events::<Value>(request);
+        let answer = match tokio::time::timeout(WATCH_BEGINS, begun).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(late(&self.server, WATCH_BEGINS).into()),
+        };
+        answer.map(StreamExt::boxed).map_err(|e| failure(asked, &self.server, &e))
+    }
+
+    /// Names of the first objects of a kind, for completion: without what else is in them.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub async fn names(&self, kind: Kind, namespace: Option<&str>) -> Result<Vec<String>, Failure> {
+        let (resource, can_i) = (kind.resource(), can_i("list", kind, namespace));
+        let asked = Asked {
+            missing: kind.plural,
+            verb: "list",
+            resource: &resource,
+            namespace,
+            can_i: &can_i,
+            absent: absent(kind),
+        };
+        let request = Request::get(format!("{}?limit={PAGE}", kind.path(namespace)))
+            .header(http::header::ACCEPT, "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1")
+            .body(Vec::new())
+            .map_err(|e| Unreachable::Failed(e.to_string()))?;
+        let list: Value = self.client.request(request).await.map_err(|e| failure(asked, &self.server, &e))?;
+        let items = list["items"].as_array().into_iter().flatten();
+        Ok(items.filter_map(|i| i["metadata"]["name"].as_str()).map(str::to_owned).collect())
     }
 
     /// One object.

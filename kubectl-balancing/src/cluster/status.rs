@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, io::Write, sync::Arc};
 
 use balancing_api::{
     cli::{NodeState, document},
-    overview::{CLUSTER_STATUS, ClusterStatus, Gap, Replicas},
+    node::Works,
+    overview::{BrokenNodes, CLUSTER_STATUS, ClusterStatus, Gap, Replicas},
 };
 use owo_colors::OwoColorize;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     columns::Tone,
-    explain::field,
+    explain::{field, node::works_text},
     output::Error,
     sample::{Board, Sample},
     status::{StatusArgs, problems_list},
@@ -43,6 +44,65 @@ pub async fn run(
     Ok(out.flush()?)
 }
 
+/// Do the nodes work, and the answer in one sentence, which names those that do not.
+fn works(read: &Read, sample: &Sample) -> (Option<Works>, String, Vec<BrokenNodes>) {
+    const NAMED: usize = 3;
+    let Some(states) = &read.states else { return (None, "nodes cannot be read".to_owned(), Vec::new()) };
+    let mut why: BTreeMap<(bool, String), (Works, Vec<String>)> = BTreeMap::new();
+    let mut broken = |works: Works, summary: &str, node: &str| {
+        let key = (works != Works::No, summary.to_owned());
+        why.entry(key).or_insert((works, Vec::new())).1.push(node.to_owned());
+    };
+    for node in sample.nodes.iter().chain(&sample.stale) {
+        let name = &node.status.node.name;
+        let Some(state) = states.iter().find(|s| s.name == *name) else { continue };
+        // Of each node another pod would be named.
+        let (works, summary) = match super::node::judge(state, &node.status, read) {
+            (works, _) if read.has_stopped(name) => {
+                let pod = read.agent_of(name);
+                (
+                    works,
+                    pod.map_or("no agent is on it".to_owned(), |p| {
+                        format!("its agent does not run ({})", p.why)
+                    }),
+                )
+            }
+            judged => judged,
+        };
+        if works != Works::Yes {
+            broken(works, &summary, name);
+        }
+    }
+    for name in &sample.coverage.missing {
+        broken(Works::No, "its agent has not said anything yet", name);
+    }
+    let all = sample.nodes.len() + sample.stale.len() + sample.coverage.missing.len();
+    let groups = why.into_iter().map(|((_, summary), (works, nodes))| BrokenNodes { works, summary, nodes });
+    let mut broken: Vec<BrokenNodes> = groups.collect();
+    broken.sort_by(|a, b| {
+        let rank = |g: &BrokenNodes| (g.works != Works::No, std::cmp::Reverse(g.nodes.len()));
+        rank(a).cmp(&rank(b)).then_with(|| a.nodes.cmp(&b.nodes))
+    });
+    let bad: usize = broken.iter().map(|b| b.nodes.len()).sum();
+    let none = broken.iter().filter(|b| b.works == Works::No).map(|b| b.nodes.len()).sum::<usize>();
+    let whys: Vec<String> =
+        broken.iter().map(|b| format!("{}: {}", list(&b.nodes, NAMED), b.summary)).collect();
+    let mut told = whys.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+    if whys.len() > NAMED {
+        told.push_str(&format!("; and {} more reasons: kubectl balancing get nodes", whys.len() - NAMED));
+    }
+    let (works, summary) = match (all, bad) {
+        (0, _) => (Works::No, "no node says anything of itself".to_owned()),
+        (1, 0) => (Works::Yes, "on the one node that reports".to_owned()),
+        (_, 0) => (Works::Yes, format!("on all {all} nodes")),
+        _ => {
+            let works = if none == all { Works::No } else { Works::Partly };
+            (works, format!("on {} of {}; not on {told}", all - bad, plural(all, "node", "nodes")))
+        }
+    };
+    (Some(works), summary, broken)
+}
+
 fn count(into: &mut BTreeMap<String, u32>, key: &str) {
     *into.entry(key.to_owned()).or_default() += 1;
 }
@@ -52,7 +112,10 @@ fn status(cluster: &Cluster, read: &Read, live: Option<Gap>) -> ClusterStatus {
     let told = live.as_ref().map_or_else(|| LIVE.to_owned(), gap_cause);
     facts.gaps.extend(live);
     let gaps = facts.gaps.clone();
-    let board = Board::new(Sample { cluster: Some(Arc::new(facts)), ..read.sample() }, None);
+    let mut sample = Sample { cluster: Some(Arc::new(facts)), ..read.sample() };
+    read.restrict(&mut sample);
+    let (works, summary, broken) = works(read, &sample);
+    let board = Board::new(sample, None);
     let (mut nodes, mut versions, mut ready) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for row in &board.nodes {
         let state: NodeState = row.state;
@@ -77,6 +140,9 @@ fn status(cluster: &Cluster, read: &Read, live: Option<Gap>) -> ClusterStatus {
         namespace: cluster.namespace.clone(),
         operator: read.operator,
         agents: read.agents.as_ref().map(|a| super::replicas(a)),
+        works,
+        summary,
+        broken,
         live: told,
         coverage: board.sample.coverage.clone(),
         nodes,
@@ -96,6 +162,11 @@ fn text(s: &ClusterStatus, colour: bool) -> String {
     let mut out = String::new();
     let context = s.context.as_ref().map(|c| format!(" (context {c})")).unwrap_or_default();
     field(&mut out, "Cluster", &sanitise(&format!("{}{context}", s.server)));
+    let works = match s.works {
+        Some(works) => works_text(works, &s.summary, &paint),
+        None => format!("{UNKNOWN}: {}", sanitise(&s.summary)),
+    };
+    field(&mut out, "Works", &works);
     let pods = |replicas: Option<Replicas>, nothing: &str| match replicas {
         None => "<unknown>: pods cannot be read".to_owned(),
         Some(Replicas { all: 0, .. }) => paint(nothing, Tone::Bad),
@@ -149,4 +220,72 @@ fn text(s: &ClusterStatus, colour: bool) -> String {
 fn counted(all: usize, parts: &BTreeMap<String, u32>) -> String {
     let parts: Vec<String> = parts.iter().map(|(word, n)| format!("{n} {word}")).collect();
     if parts.is_empty() { all.to_string() } else { format!("{all}: {}", parts.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::facts::{AgentPod, NodeState as State};
+
+    fn state(name: &str, attached: &str) -> State {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Why", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        State::of(&json!({
+            "apiVersion": "balancing.elf.io/v1beta1", "kind": "NodeBalancingState", "metadata": {"name": name},
+            "status": {"agentVersion": "0.1.0", "conditions": [
+                condition("ProgramsAttached", attached), condition("SourcesSynced", "True"),
+                condition("PoliciesProgrammed", "True"), condition("ErrnoFidelity", "True"),
+            ]},
+        }))
+        .unwrap()
+    }
+
+    fn pod(node: &str, why: &str) -> AgentPod {
+        AgentPod {
+            name: format!("agent-{node}"),
+            node: node.to_owned(),
+            runs: why.is_empty(),
+            ready: why.is_empty(),
+            why: why.to_owned(),
+        }
+    }
+
+    fn judged(states: Vec<State>, agents: Vec<AgentPod>) -> (Option<Works>, String) {
+        let read = Read {
+            policies: Some(Vec::new()),
+            states: Some(states),
+            agents: Some(agents),
+            ..Read::default()
+        };
+        let (works, summary, _) = works(&read, &read.sample());
+        (works, summary)
+    }
+
+    #[test]
+    fn nodes_are_joined_and_those_that_do_not_work_are_named() {
+        let all = |names: &[&str]| -> Vec<State> { names.iter().map(|n| state(n, "True")).collect() };
+        let run = |names: &[&str]| -> Vec<AgentPod> { names.iter().map(|n| pod(n, "")).collect() };
+        assert_eq!(
+            judged(all(&["n1", "n2"]), run(&["n1", "n2"])),
+            (Some(Works::Yes), "on all 2 nodes".to_owned())
+        );
+        let mut agents = run(&["n1", "n2", "n3", "n4"]);
+        agents[1] = pod("n2", "CrashLoopBackOff");
+        let mut states = all(&["n1", "n2"]);
+        states.push(state("n3", "False"));
+        assert_eq!(
+            judged(states, agents),
+            (
+                Some(Works::Partly),
+                "on 1 of 4 nodes; not on n3: Why; n4: its agent has not said anything yet; n2: its agent does not \
+                 run (CrashLoopBackOff)"
+                    .to_owned()
+            )
+        );
+        assert_eq!(judged(vec![state("n1", "False")], run(&["n1"])).0, Some(Works::No));
+        assert_eq!(judged(Vec::new(), Vec::new()).0, Some(Works::No));
+        let unread = Read::default();
+        assert_eq!(works(&unread, &unread.sample()).0, None);
+    }
 }

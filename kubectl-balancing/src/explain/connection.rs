@@ -18,15 +18,21 @@ use owo_colors::OwoColorize;
 use super::{Error, Output, backend_cells, columns, field};
 use crate::{
     client::{Client, View},
+    cluster::relay::Wish,
     sample::complete,
     simulate::{Flow, agree, simulate},
+    target::Target,
     text::{near, plural, sanitise},
 };
 
 /// Arguments of `explain connection`.
 #[derive(Clone, Debug, Args)]
 pub struct ConnectionArgs {
-    /// Who calls: host (a process outside every pod) or pod/NAMESPACE/NAME (a pod of the agent's node).
+    /// Ask the agent of this node. [default: the node of the agent that is asked; in a cluster that of the pod of --from, or
+    /// the one that there is]
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+    /// Who calls: host (a process outside every pod) or pod/NAMESPACE/NAME (a pod of that node).
     #[arg(long, value_name = "CALLER", default_value = "host")]
     pub from: From,
     /// What is dialled: ADDRESS:PORT[/tcp|udp] or service/NAMESPACE/NAME:PORT[/tcp|udp]; tcp by default; IPv6 in brackets.
@@ -139,11 +145,16 @@ impl fmt::Display for From {
 /// Asks the agent and prints the answer. True: the maps do what they should.
 pub async fn run(
     args: &ConnectionArgs,
-    client: &Client,
+    target: &Target,
     out: &mut dyn Write,
     colour: bool,
 ) -> Result<bool, Error> {
+    let client = &agent(args, target).await?;
     let (status, mut desired) = tokio::try_join!(client.status(), client.frontends(View::Desired))?;
+    if let Some(node) = args.node.as_deref().filter(|n| *n != status.node.name) {
+        let own = sanitise(&status.node.name).into_owned();
+        return Err(Error::NotFound(format!("node {node:?} not found: this agent is that of node {own}")));
+    }
     complete(&mut desired, &status);
     let targets = targets(&args.to, &desired)?;
     let mut all = Vec::new();
@@ -169,6 +180,20 @@ pub async fn run(
     };
     out.write_all(text.as_bytes())?;
     Ok(healthy)
+}
+
+/// The agent that knows how it is decided.
+async fn agent(args: &ConnectionArgs, target: &Target) -> Result<Client, Error> {
+    let cluster = match target {
+        Target::Agent(client) => return Ok(client.clone()),
+        Target::Cluster(cluster) => cluster,
+    };
+    let named = args.node.as_slice();
+    let node = match (&args.from.0, named) {
+        (Caller::Pod(pod), []) => cluster.node_of_pod(pod).await?,
+        _ => cluster.nodes(Wish::Some(named)).await?.into_iter().next().unwrap_or_default(),
+    };
+    Ok(Client::of_node(&cluster.relay(), &node))
 }
 
 /// The frontends that a target means.

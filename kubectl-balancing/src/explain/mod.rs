@@ -5,6 +5,7 @@ pub mod connection;
 pub mod node;
 pub mod policy;
 pub mod policy_text;
+pub mod short;
 
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,7 @@ use crate::{
     sample::severity,
     status::{agent_text, gauge, kernel_text, sources_text},
     table::tone_colour,
-    text::{NONE, age_at, list, near, plural, sanitise},
+    text::{NONE, age_at, list, moment, near, plural, sanitise},
     unread,
 };
 
@@ -406,7 +406,7 @@ fn traffic_seen(activity: &NodeActivity) -> Check {
         0 => check(
             "TrafficSeen",
             CheckStatus::Warning,
-            format!("no connection met a frontend since {}", a.since),
+            format!("no connection met a frontend since {}", moment(a.since)),
             "connections of processes beneath the agent's cgroup",
             "are the clients in cgroups beneath --cgroup-root?",
         ),

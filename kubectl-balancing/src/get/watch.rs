@@ -1,6 +1,9 @@
 //! `get --watch`: what changes from one sample to the next.
 
-use std::{collections::HashMap, io::Write};
+use std::{
+    collections::{BTreeSet, HashMap},
+    io::Write,
+};
 
 use balancing_api::{
     cli::document,
@@ -10,7 +13,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Asked, Chosen, GetArgs, Named, columns, tell_gaps};
+use super::{Asked, Chosen, Format, GetArgs, Named, columns, tell_gap};
 use crate::{
     columns::{Cell, Column, RowId},
     output::{Error, Listing, jsonl, yaml},
@@ -35,6 +38,7 @@ pub(super) async fn run<R: Named + Serialize + Clone>(
     let mut quiet = args.watch_only;
     let mut away = false;
     let mut first = true;
+    let mut gaps = BTreeSet::new();
     loop {
         let answer = tokio::select! {
             answer = asked.sample(args.interval) => answer,
@@ -46,15 +50,21 @@ pub(super) async fn run<R: Named + Serialize + Clone>(
                     writeln!(err, "There are answers again.")?;
                 }
                 let board = Board::new(sample, None);
-                if first {
-                    tell_gaps(&board.sample, err)?;
+                // A right may be taken away, or given, meanwhile.
+                let known = board.sample.cluster.iter().flat_map(|f| f.gaps.iter().cloned()).collect();
+                for gap in BTreeSet::difference(&known, &gaps) {
+                    tell_gap(gap, err)?;
                 }
+                gaps = known;
                 let chosen = Chosen::of(args, &rows(&board))?;
                 if first && !args.ignore_not_found && !chosen.missing.is_empty() {
                     return Err(Error::NotFound(chosen.missing.join("\n")));
                 }
                 watch.counted = board.is_counted();
                 let changes = watch.changes(chosen.rows);
+                if first && changes.is_empty() {
+                    writeln!(err, "No {} found; waiting for some.", args.what.kind)?;
+                }
                 if !std::mem::take(&mut quiet) {
                     out.write_all(watch.text(&changes, board.sample.taken_at())?.as_bytes())?;
                     out.flush()?;
@@ -96,7 +106,7 @@ impl<'a, R: Named + Serialize + Clone> Watch<'a, R> {
     fn changes(&mut self, rows: Vec<R>) -> Vec<(Change, R)> {
         if self.columns.is_empty() {
             // Documents hold all of a row.
-            let wide = self.args.output != Listing::Table;
+            let wide = !self.args.output.is(Listing::Table);
             self.columns = columns(&rows.iter().collect::<Vec<_>>(), wide, self.counted);
         }
         let mut before: HashMap<RowId, R> = self.known.drain(..).map(|r| (r.id(), r)).collect();
@@ -127,7 +137,8 @@ impl<'a, R: Named + Serialize + Clone> Watch<'a, R> {
         let mut out = String::new();
         for (change, row) in changes {
             let event = || document(WATCH_EVENT, WatchEvent { change: *change, taken_at, object: row });
-            match self.args.output {
+            let Format::Listing(format) = &self.args.output else { break };
+            match format {
                 // One a line: a stream of whole documents over many lines is hard to read for programs.
                 Listing::Json | Listing::Jsonl => out.push_str(&jsonl(&event())?),
                 Listing::Yaml => out.push_str(&yaml(&event())?),
@@ -135,24 +146,39 @@ impl<'a, R: Named + Serialize + Clone> Watch<'a, R> {
                 Listing::Table | Listing::Wide => {}
             }
         }
-        if matches!(self.args.output, Listing::Table | Listing::Wide) {
-            self.table(changes, &mut out);
+        let args = self.args;
+        match &args.output {
+            Format::Custom(columns) => {
+                let cells: Result<Vec<_>, _> = changes.iter().map(|(_, row)| columns.cells(row)).collect();
+                self.table(changes, columns.headers(), cells?, &mut out);
+            }
+            Format::Listing(Listing::Table | Listing::Wide) => {
+                let headers = self.columns.iter().map(|c| c.meta.header.to_owned()).collect();
+                let cells = |row: &R| self.columns.iter().map(|c| (c.cell)(row).shown()).collect();
+                let cells = changes.iter().map(|(_, row)| cells(row)).collect();
+                self.table(changes, headers, cells, &mut out);
+            }
+            Format::Listing(_) => {}
         }
         Ok(out)
     }
 
     /// Lines whose columns are as wide as the widest cell so far, as kubectl's are.
-    fn table(&mut self, changes: &[(Change, R)], out: &mut String) {
+    fn table(
+        &mut self,
+        changes: &[(Change, R)],
+        headers: Vec<String>,
+        cells: Vec<Vec<String>>,
+        out: &mut String,
+    ) {
         let mut lines: Vec<Vec<String>> = Vec::new();
         if !changes.is_empty() && !std::mem::replace(&mut self.begun, true) && !self.args.no_headers {
             let event = self.args.output_watch_events.then(|| format!("{:EVENT$}", "EVENT"));
-            lines.push(
-                event.into_iter().chain(self.columns.iter().map(|c| c.meta.header.to_owned())).collect(),
-            );
+            lines.push(event.into_iter().chain(headers).collect());
         }
-        for (change, row) in changes {
+        for ((change, _), cells) in changes.iter().zip(cells) {
             let event = self.args.output_watch_events.then(|| change.as_str().to_owned());
-            lines.push(event.into_iter().chain(self.columns.iter().map(|c| (c.cell)(row).shown())).collect());
+            lines.push(event.into_iter().chain(cells).collect());
         }
         for line in &lines {
             self.widths.resize(line.len(), 0);
@@ -217,6 +243,12 @@ mod tests {
             assert!(!parts[1].contains("node-local-dns"), "{format}: {}", parts[1]);
             assert_eq!(parts[2], "", "{format}");
         }
+        let parts = watched("x get policies -w -o custom-columns=NAME:.name,STATE:.state");
+        assert!(parts[0].starts_with("NAME") && parts[0].lines().count() == 9, "{}", parts[0]);
+        assert_eq!(
+            parts[1].split_whitespace().collect::<Vec<_>>(),
+            ["edge-proxy", "Failed", "lost", "Failed"]
+        );
         let parts = watched("x get policies -w --output-watch-events");
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
         assert_eq!(words(&parts[0])[..3], ["EVENT", "POLICY", "STATE"]);

@@ -15,33 +15,42 @@ use crate::{
 
 /// Cells of a column that later lines are aligned with; what is longer stands out of its line alone.
 const WIDEST: usize = 60;
-const HEADER: [&str; 7] = ["TIME", "OUTCOME", "FROM", "TO", "CHOSEN", "BY", "WHY"];
+const HEADER: [&str; 8] = ["TIME", "NODE", "OUTCOME", "FROM", "TO", "CHOSEN", "BY", "WHY"];
 /// What the columns have in common from the first line on: most values fit.
-const FIRST: [usize; 7] = [12, 8, 24, 20, 21, 18, 0];
+const FIRST: [usize; 8] = [12, 0, 8, 24, 20, 21, 18, 0];
+/// Which of them is about the node, and which is coloured.
+const NODE: usize = 1;
+const OUTCOME: usize = 2;
 
 /// Text lines whose columns remember how wide they were, as kubectl's do while it watches.
 #[derive(Debug)]
 pub(super) struct Table {
-    widths: [usize; 7],
+    widths: [usize; 8],
     colour: bool,
+    /// Are there several nodes?
+    nodes: bool,
 }
 
 impl Table {
-    pub(super) fn new(colour: bool) -> Self {
-        Self { widths: FIRST, colour }
+    /// Of events of these nodes. Of one its name is not told again and again.
+    pub(super) fn new(colour: bool, nodes: &[&str]) -> Self {
+        let mut widths = FIRST;
+        widths[NODE] = nodes.iter().map(|n| n.chars().count()).filter(|n| *n <= WIDEST).max().unwrap_or(0);
+        Self { widths, colour, nodes: nodes.len() > 1 }
     }
 
     pub(super) fn header(&mut self) -> String {
         self.line(&HEADER.map(str::to_owned), Tone::Plain)
     }
 
-    pub(super) fn event(&mut self, event: &Event) -> String {
-        self.line(&cells(event), tone(event.outcome))
+    pub(super) fn event(&mut self, node: &str, event: &Event) -> String {
+        self.line(&cells(node, event), tone(event.outcome))
     }
 
-    pub(super) fn lost(&self, lost: u64) -> String {
+    pub(super) fn lost(&self, node: &str, lost: u64) -> String {
+        let node = if self.nodes { format!("{}: ", sanitise(node)) } else { String::new() };
         let text = format!(
-            "-- {} not shown here: lost, or more than --rate lets through --",
+            "-- {node}{} not shown here: lost, or more than --rate lets through --",
             plural(usize::try_from(lost).unwrap_or(usize::MAX), "event", "events")
         );
         match tone_colour(Tone::Bad) {
@@ -50,16 +59,16 @@ impl Table {
         }
     }
 
-    fn line(&mut self, cells: &[String; 7], tone: Tone) -> String {
+    fn line(&mut self, cells: &[String; 8], tone: Tone) -> String {
         let mut line = String::new();
-        for (i, cell) in cells.iter().enumerate() {
+        for (i, cell) in cells.iter().enumerate().filter(|(i, _)| self.nodes || *i != NODE) {
             let length = cell.chars().count();
             if length <= WIDEST {
                 self.widths[i] = self.widths[i].max(length);
             }
             let blanks = self.widths[i].saturating_sub(length) + 3;
             match tone_colour(tone) {
-                Some(c) if self.colour && i == 1 => line.push_str(&cell.color(c).to_string()),
+                Some(c) if self.colour && i == OUTCOME => line.push_str(&cell.color(c).to_string()),
                 _ => line.push_str(cell),
             }
             line.extend(std::iter::repeat_n(' ', blanks));
@@ -70,7 +79,7 @@ impl Table {
     }
 }
 
-fn cells(e: &Event) -> [String; 7] {
+fn cells(node: &str, e: &Event) -> [String; 8] {
     let process = format!("{}[{}]", sanitise(&e.process.comm), e.process.pid);
     let from = match &e.pod {
         Some(pod) => format!("{} {process}", sanitise(pod)),
@@ -86,6 +95,7 @@ fn cells(e: &Event) -> [String; 7] {
     };
     [
         e.time.strftime("%H:%M:%S%.3f").to_string(),
+        sanitise(node).into_owned(),
         sanitise(e.outcome.as_str()).into_owned(),
         from,
         e.to.to_string(),

@@ -177,6 +177,20 @@ impl Filters {
         })
     }
 
+    /// The policies that are asked for by their whole names.
+    pub fn policies(&self) -> impl Iterator<Item = (Option<PolicyKind>, &str)> {
+        self.kinds.iter().flat_map(|(wanted, _)| wanted).filter_map(|test| match test {
+            Test::Policy(kind, name) if !name.contains('*') => Some((*kind, name.as_str())),
+            _ => None,
+        })
+    }
+
+    /// Is any asked for?
+    #[must_use]
+    pub fn names_policies(&self) -> bool {
+        self.policies().next().is_some()
+    }
+
     /// What of it the agent can do: parameters of `/v1/events`, and whether they are all of it.
     #[must_use]
     pub fn pushed(&self) -> (Vec<(&'static str, String)>, bool) {

@@ -72,18 +72,18 @@ pub(super) fn args(line: &str) -> TraceArgs {
 
 #[test]
 fn lines_for_people_and_for_programs() {
-    let mut table = Table::new(false);
+    let mut table = Table::new(false, &["n1"]);
     let mut text = table.header();
     let mut json = String::new();
     for event in events() {
-        text.push_str(&table.event(&event));
+        text.push_str(&table.event("n1", &event));
         json.push_str(&json_event("n1", event).unwrap());
     }
     let mut long = event(5);
     long.pod = Some(format!("default/{}", "x".repeat(245)));
-    text.push_str(&table.event(&long));
-    text.push_str(&table.lost(12));
-    text.push_str(&table.event(&event(6)));
+    text.push_str(&table.event("n1", &long));
+    text.push_str(&table.lost("n1", 12));
+    text.push_str(&table.event("n1", &event(6)));
     json.push_str(&json_lost("n1", 12).unwrap());
     assert!(!text.contains('\u{1b}'));
     assert_eq!(json.lines().count(), 5);
@@ -95,15 +95,15 @@ fn lines_for_people_and_for_programs() {
 
 #[test]
 fn a_coloured_line_has_the_same_letters() {
-    let mut plain = Table::new(false);
-    let mut coloured = Table::new(true);
+    let mut plain = Table::new(false, &["n1", "n2"]);
+    let mut coloured = Table::new(true, &["n1", "n2"]);
     for event in events() {
-        let line = coloured.event(&event);
+        let line = coloured.event("n1", &event);
         assert!(line.contains('\u{1b}') || event.outcome == EventOutcome::Service);
         let mut parts = line.split('\u{1b}');
         let mut stripped = parts.next().unwrap().to_owned();
         parts.for_each(|p| stripped.push_str(p.split_once('m').unwrap().1));
-        assert_eq!(stripped, plain.event(&event));
+        assert_eq!(stripped, plain.event("n1", &event));
     }
 }
 
@@ -131,7 +131,8 @@ fn what_the_agent_is_asked() {
 fn the_last_events_of_those_that_pass() {
     let pids = |line: &str| {
         let now = time("2026-11-21T15:31:08.5Z");
-        chosen(&args(line), events(), now).iter().map(|e| e.process.pid).collect::<Vec<_>>()
+        let events = events().into_iter().map(|e| (0, e)).collect();
+        chosen(&args(line), events, now).iter().map(|(_, e)| e.process.pid).collect::<Vec<_>>()
     };
     assert_eq!(pids("x trace --last 2"), [3, 4]);
     assert_eq!(pids("x trace --last 2 --not --outcome refuse"), [2, 3]);
@@ -142,16 +143,48 @@ fn the_last_events_of_those_that_pass() {
 }
 
 #[test]
-fn a_cap_lets_so_many_a_second_through_and_tells_the_rest() {
-    let start = Instant::now();
-    let mut cap = Cap::new(2);
-    assert_eq!((0..5).filter(|_| cap.admits(start)).count(), 2);
-    let almost = start + Duration::from_millis(999);
-    assert_eq!((cap.due(), cap.take(almost)), (Some(start + Cap::SECOND), 0));
-    let next = start + Cap::SECOND;
-    assert_eq!((cap.take(next), cap.admits(next), cap.due()), (3, true, None));
-    let mut none = Cap::new(0);
-    assert!((0..1000).all(|_| none.admits(start)));
+fn the_past_of_several_nodes_is_in_the_order_of_time() {
+    let now = time("2026-11-21T15:31:08.5Z");
+    let order = [2, 0, 3, 1];
+    let events = events().into_iter().enumerate().map(|(i, e)| (order[i], e)).rev().collect();
+    let all = chosen(&args("x trace --last 3"), events, now);
+    assert_eq!(
+        all.iter().map(|(node, e)| (*node, e.process.pid)).collect::<Vec<_>>(),
+        [(0, 2), (3, 3), (1, 4)]
+    );
+}
+
+#[test]
+fn several_nodes_are_told_apart() {
+    let nodes = ["n1", "worker-17.example", "n1", "a\u{1b}[2J"];
+    let mut table = Table::new(false, &nodes);
+    let mut text = table.header();
+    for (node, event) in nodes.iter().zip(events()) {
+        text.push_str(&table.event(node, &event));
+    }
+    text.push_str(&table.lost("n1", 1));
+    snapshots().bind(|| insta::assert_snapshot!("trace-nodes", text));
+}
+
+#[test]
+fn a_policy_that_is_not_there_is_told() {
+    let known = [lr("node-local-dns"), lr("api")];
+    let notes = |line: &str| unknown_policies(&args(line).filters, Some(&known));
+    assert_eq!(
+        notes("x trace --policy node-local-dsn"),
+        [
+            "no policy \"node-local-dsn\" is known, so nothing is decided about it; did you mean node-local-dns?"
+        ]
+    );
+    assert_eq!(
+        notes("x trace --policy bl/api"),
+        ["no BalancingPolicy \"api\" is known, so nothing is decided about it; did you mean api?"]
+    );
+    assert!(notes("x trace --policy quite-another")[0].ends_with("there is node-local-dns, api"));
+    for fine in ["x trace", "x trace --policy api", "x trace --policy no*", "x trace --not --policy nope"] {
+        assert_eq!(notes(fine), [""; 0], "{fine}");
+    }
+    assert_eq!(unknown_policies(&args("x trace --policy nope").filters, None), [""; 0]);
 }
 
 proptest! {
@@ -163,7 +196,7 @@ proptest! {
         event.pod = Some(pod);
         event.failure = Some(why);
         event.outcome = serde_json::from_value(outcome.into()).unwrap();
-        let line = Table::new(false).event(&event);
+        let line = Table::new(false, &["a", "b"]).event(&event.process.comm, &event);
         prop_assert_eq!(line.matches('\n').count(), 1);
         prop_assert!(!line.trim_end_matches('\n').chars().any(char::is_control), "{:?}", line);
         let json = json_event("n1", event.clone()).unwrap();

@@ -159,11 +159,10 @@ impl Model {
             Action::Describe => self.push(details::description(self)),
             Action::Yaml => self.push(details::yaml(self)),
             Action::TraceRow => {
-                if let Some(policy) = self.selected_policy() {
-                    self.table_mut(What::Trace).filter =
-                        format!("policy={}/{}", policy.kind.short_name(), policy.name);
-                    self.go(What::Trace);
-                }
+                let policy = self.selected_policy();
+                let filter = policy.map(|p| format!("policy={}/{}", p.kind.short_name(), p.name));
+                self.table_mut(What::Trace).filter = filter.unwrap_or_default();
+                self.go(What::Trace);
             }
             Action::Copy => return details::name(self).map(Effect::Copy).into_iter().collect(),
             Action::Save => return vec![Effect::Save],
@@ -182,6 +181,9 @@ impl Model {
 
     fn go(&mut self, what: What) {
         self.help = None;
+        if what == What::Trace {
+            self.aim();
+        }
         self.screens = vec![Screen::Table(what)];
     }
 

@@ -149,18 +149,32 @@ pub fn text_lines(lines: &[String], cells: u16) -> Vec<String> {
     out
 }
 
-/// Where a line goes on: under the value of `Key:     value`, else a little to the right of where it begins.
+/// Where a line goes on: under the last of its columns that has room there, as the value of `Key:     value`, or what was
+/// observed in a list of checks; else a little to the right of where it begins.
 fn hanging(line: &str, cells: u16) -> usize {
     const MORE: usize = 2;
     let cells = usize::from(cells);
     let begin = line.len() - line.trim_start().len();
-    let key = line[begin..].find("  ").map(|end| &line[begin..begin + end]).filter(|key| !key.contains(' '));
-    let value = key.map(|key| {
-        let behind = &line[begin + key.len()..];
-        begin + usize::from(width(key)) + behind.len() - behind.trim_start().len()
-    });
-    value.filter(|column| *column <= cells / 2).unwrap_or(begin.min(cells / 3) + MORE)
+    // Columns are two blanks apart; prose has none of that. The first is one word: what stands before is no key else.
+    let mut columns = Vec::new();
+    let mut at = begin;
+    while let Some(end) = line[at..].find("  ") {
+        let behind = &line[at + end..];
+        if columns.is_empty() && line[begin..at + end].contains(' ') {
+            break;
+        }
+        at += end + behind.len() - behind.trim_start().len();
+        columns.push(usize::from(width(&line[..at])));
+    }
+    // `expected: ...` beneath a check.
+    let label = line[begin..].split_once(": ").map(|(label, _)| begin + label.len() + 2);
+    columns.extend(label.filter(|_| columns.is_empty() && begin >= BENEATH));
+    let column = columns.into_iter().rfind(|column| *column <= cells / 2);
+    column.unwrap_or(begin.min(cells / 2).saturating_sub(MORE).max(begin.min(cells / 3)) + MORE)
 }
+
+/// What is indented so far stands beneath something else.
+const BENEATH: usize = 20;
 
 /// Where a line of so many cells may end: at a blank, or in a word that is longer.
 fn break_at(text: &str, cells: u16) -> usize {

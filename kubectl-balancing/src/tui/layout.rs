@@ -97,7 +97,8 @@ pub fn areas(size: (u16, u16), parts: Parts) -> Areas {
         _ => 3 + 2 * u16::from(parts.wordy),
     };
     // The table begins at the top: what it leaves is at its end, and nothing moves that is looked at.
-    let table = u16::try_from(parts.rows).unwrap_or(u16::MAX).saturating_add(1);
+    // Where it has no rows, that is said in their place.
+    let table = u16::try_from(parts.rows).unwrap_or(u16::MAX).saturating_add(1).max(2);
     let free = (height - 1 - least).saturating_sub(top).saturating_sub(table);
     let more = if parts.detail { parts.detail_lines.saturating_sub(least).min(free) } else { 0 };
     areas.detail = take_bottom(least + more);
@@ -120,6 +121,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn words_leave_room_to_say_that_there_are_no_rows() {
+        let parts = Parts {
+            problems: 0,
+            detail: true,
+            detail_lines: 3,
+            wordy: false,
+            rows: 0,
+            totals: false,
+            trends: false,
+        };
+        assert_eq!(areas((40, 6), parts).body.height, 2);
+    }
 
     proptest! {
         #[test]

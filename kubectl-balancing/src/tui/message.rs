@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use balancing_api::{agent::Event, policy::PolicyRef};
 use crossterm::event::KeyEvent;
 
+use super::traced::Traced;
 use crate::{rows::What, sample::Board};
 
 /// What happened.
@@ -31,7 +32,7 @@ pub enum Msg {
         /// Seconds until it is asked again.
         retry_in: u64,
     },
-    /// Lines of the trace came, and so many were lost.
+    /// Lines of the trace came, and so many were lost; none of either where it has just begun.
     Events(Vec<Event>, u64),
     /// The trace ended or could not begin.
     TraceFailed(String),
@@ -60,8 +61,8 @@ pub enum Effect {
     Pause(bool),
     /// Ask now.
     Refresh,
-    /// Follow the agent's events, or stop it.
-    Trace(bool),
+    /// Follow these events, or stop it.
+    Trace(Option<Traced>),
     /// Save what is shown.
     Save,
     /// Start a recording, or stop it.

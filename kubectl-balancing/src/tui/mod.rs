@@ -18,6 +18,7 @@ pub mod style;
 pub mod svg;
 pub mod table;
 pub mod terminal;
+pub mod traced;
 pub mod view;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::{
     layout::{self, Areas, Parts},
     style::Theme,
     table::TableState,
+    traced::Traced,
 };
 use crate::{
     columns::{Meta, Row, RowId, Shown, Sort, events::EventRow},
@@ -46,6 +47,8 @@ pub struct Model {
     pub agent: String,
     /// What kind of data it is.
     pub origin: Origin,
+    /// Is a cluster asked, rather than one agent?
+    pub cluster: bool,
     /// Which part of it is shown, in words; empty is all.
     pub scope: Vec<String>,
     /// Columns and rows of the terminal.
@@ -83,7 +86,9 @@ pub struct Model {
     events_number: u64,
     /// Why there is no trace.
     pub trace_error: Option<String>,
-    tracing: bool,
+    /// The node of a cluster whose trace was asked for last.
+    pub(super) trace_node: Option<String>,
+    tracing: Option<Traced>,
     /// Something to tell, until the next key.
     pub notice: Option<String>,
     /// Is a recording being written?
@@ -132,6 +137,7 @@ impl Model {
         Self {
             agent,
             origin: Origin::Live,
+            cluster: false,
             scope: Vec::new(),
             size: (80, 24),
             screens: vec![Screen::Table(what)],
@@ -151,7 +157,8 @@ impl Model {
             events_lost: 0,
             events_number: 0,
             trace_error: None,
-            tracing: false,
+            trace_node: None,
+            tracing: None,
             notice: None,
             recording: false,
             faults: false,
@@ -320,7 +327,9 @@ impl Model {
             {
                 Some("no row is selected")
             }
-            Action::TraceRow if self.selected_policy().is_none() => Some("no policy is selected"),
+            Action::TraceRow if self.selected_policy().is_none() && self.node_to_trace().is_none() => {
+                Some("no policy is selected")
+            }
             Action::Save if self.board.is_none() => Some("nothing is shown yet"),
             _ => None,
         }
@@ -358,11 +367,10 @@ impl Model {
             Msg::Second => update.draw = self.second(),
         }
         self.settle();
-        // The trace is followed only while it is looked at: it costs the agent something.
-        let tracing = self.what() == What::Trace && self.origin == Origin::Live;
-        if tracing != self.tracing {
-            self.tracing = tracing;
-            update.effects.push(Effect::Trace(tracing));
+        let traced = self.traced();
+        if traced != self.tracing {
+            self.tracing.clone_from(&traced);
+            update.effects.push(Effect::Trace(traced));
         }
         update
     }
@@ -414,11 +422,11 @@ impl Model {
     }
 
     fn trace(&mut self, events: Vec<Event>, lost: u64) -> bool {
+        let failed = self.trace_error.take().is_some();
         if events.is_empty() && lost == 0 {
-            return false;
+            return failed && self.what() == What::Trace;
         }
         self.events_lost += lost;
-        self.trace_error = None;
         let first = self.events_number;
         self.events_number += events.len() as u64;
         let new =

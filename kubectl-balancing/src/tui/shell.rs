@@ -22,10 +22,12 @@ use super::{
     export,
     model::{Effect, Link, Model, Msg},
     terminal::{self, Guard},
+    traced::Traced,
     view,
 };
 use crate::{
     client::{self, Client},
+    cluster::relay::Relay,
     columns::{Row, Sort},
     recording::Recorder,
     sample::Board,
@@ -41,6 +43,8 @@ const FRAME: Duration = Duration::from_millis(40);
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(10));
 /// Rates should not wait for a long interval: the second sample comes after this.
 const FIRST_INTERVAL: Duration = Duration::from_secs(1);
+/// What events tell that may wait.
+const MESSAGES: usize = 64;
 /// Rows of the table that stays on the normal screen.
 const LAST_ROWS: usize = 20;
 
@@ -77,19 +81,20 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
     let mut model = Model::new(source.name(), args.what, interval, colour, unicode() && !args.ascii)
         .starting_with(sort, &args.filter);
     model.origin = source.origin();
+    let asked = Asked::of(&source);
+    model.cluster = matches!(asked, Asked::Cluster(_));
     model.theme = args.theme.settled(std::env::var("COLORFGBG").ok().as_deref());
     model.window = args.window.as_secs().max(1);
     model.top = args.top.map_or(usize::MAX, |n| n as usize);
     model.recording = args.record.is_some();
     model.mouse = args.mouse;
     model.scope = scope_words(args);
-    let client = source.client().cloned();
     let (control, told) = watch::channel(Control { interval, paused: false, refreshes: 0 });
     let (feed, heard) = watch::channel(Feed::Nothing);
     let recorder = top::recorder(args, &source)?;
     let (recordings, recorders) = mpsc::channel(1);
     let poller = tokio::spawn(poll(source, recorder, recorders, told, feed));
-    let (messages, others) = mpsc::channel(64);
+    let (messages, others) = mpsc::channel(MESSAGES);
     let mut outside = Outside {
         control,
         feed: heard,
@@ -97,7 +102,7 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
         recordings,
         messages,
         others,
-        client,
+        asked,
         trace: None,
         ends: args.duration,
     };
@@ -106,7 +111,7 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
         terminal::mouse(model.mouse)?;
         interact(&mut model, &mut outside).await
     };
-    outside.trace(false);
+    outside.trace(None);
     outside.poller.abort();
     match end? {
         End::Failed(error) => Err(anyhow::anyhow!("{error}")),
@@ -127,7 +132,9 @@ pub async fn run(args: &TopArgs, sort: Option<Sort>, source: Source, colour: boo
 fn scope_words(args: &TopArgs) -> Vec<String> {
     let policy = args.policy.iter().map(|p| format!("policy {p}"));
     let nodes = (!args.node.is_empty()).then(|| format!("node {}", list(&args.node, 2)));
-    policy.chain(nodes).collect()
+    let labels = [("labels", &args.labels.selector), ("nodes with", &args.labels.node_selector)];
+    let labels = labels.iter().filter_map(|(word, s)| Some(format!("{word} {}", s.as_deref()?)));
+    policy.chain(nodes).chain(labels).collect()
 }
 
 /// Can the terminal be trusted with more than ASCII?
@@ -136,6 +143,34 @@ fn unicode() -> bool {
     let locale = set("LC_ALL").or_else(|| set("LC_CTYPE")).or_else(|| set("LANG")).unwrap_or_default();
     let locale = locale.to_ascii_lowercase();
     locale.contains("utf-8") || locale.contains("utf8")
+}
+
+/// Who is asked for events.
+enum Asked {
+    /// One agent.
+    Agent(Client),
+    /// The agents of a cluster, one at a time.
+    Cluster(Relay),
+    /// Nobody: they are none of now.
+    Nobody,
+}
+
+impl Asked {
+    fn of(source: &Source) -> Self {
+        match (source.client(), source.relay()) {
+            (Some(client), _) => Self::Agent(client.clone()),
+            (None, Some(relay)) => Self::Cluster(relay),
+            (None, None) => Self::Nobody,
+        }
+    }
+
+    fn client(&self, of: &Traced) -> Option<Client> {
+        match (self, of) {
+            (Self::Agent(client), Traced::Agent) => Some(client.clone()),
+            (Self::Cluster(relay), Traced::Node(name)) => Some(Client::of_node(relay, name)),
+            _ => None,
+        }
+    }
 }
 
 /// Whom the UI talks to.
@@ -148,19 +183,21 @@ struct Outside {
     /// For tasks that have something to tell.
     messages: mpsc::Sender<Msg>,
     others: mpsc::Receiver<Msg>,
-    client: Option<Client>,
+    asked: Asked,
     trace: Option<JoinHandle<()>>,
     ends: Option<Duration>,
 }
 
 impl Outside {
-    /// Follows the agent's events, or stops it.
-    fn trace(&mut self, on: bool) {
+    /// Follows these events, or stops it.
+    fn trace(&mut self, of: Option<Traced>) {
         if let Some(task) = self.trace.take() {
             task.abort();
         }
-        if let (true, Some(client)) = (on, &self.client) {
-            self.trace = Some(tokio::spawn(follow(client.clone(), self.messages.clone())));
+        // What is on its way is that of another node.
+        (self.messages, self.others) = mpsc::channel(MESSAGES);
+        if let Some(client) = of.and_then(|of| self.asked.client(&of)) {
+            self.trace = Some(tokio::spawn(follow(client, self.messages.clone())));
         }
     }
 
@@ -195,11 +232,11 @@ impl Outside {
 async fn follow(client: Client, messages: mpsc::Sender<Msg>) {
     const PAUSE: Duration = Duration::from_secs(2);
     loop {
-        let why = match follow_once(&client, &messages).await {
-            Ok(()) => "the agent ended it".to_owned(),
-            Err(error) => error.short(),
+        let (why, again) = match follow_once(&client, &messages).await {
+            Ok(()) => ("the agent ended it".to_owned(), true),
+            Err(error) => (error.short(), error.may_pass()),
         };
-        if messages.send(Msg::TraceFailed(why)).await.is_err() {
+        if messages.send(Msg::TraceFailed(why)).await.is_err() || !again {
             return;
         }
         sleep(PAUSE).await;
@@ -211,6 +248,10 @@ async fn follow_once(client: &Client, messages: &mpsc::Sender<Msg>) -> Result<()
     const RATE: u32 = 200;
     const GATHER: Duration = Duration::from_millis(100);
     let mut lines = client.lines(&format!("/v1/events?follow=true&rate={RATE}")).await?;
+    // It has begun, though nothing may happen for long.
+    if messages.send(Msg::Events(Vec::new(), 0)).await.is_err() {
+        return Ok(());
+    }
     let (mut events, mut lost) = (Vec::new(), 0);
     let mut tick = tokio::time::interval(GATHER);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -289,7 +330,7 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
                     Feed::Ended => Msg::Ended,
                     Feed::Board(board) => Msg::Data(board),
                     // Nobody waits for what cannot come.
-                    Feed::Lost { error, .. } if !error.may_pass() && !matches!(error, Error::Recorded(_)) => {
+                    Feed::Lost { error, .. } if !error.may_pass() && !error.is_recorded() => {
                         return Ok(End::Failed(error));
                     }
                     Feed::Lost { error, attempt, retry_in } => {
@@ -323,7 +364,7 @@ async fn interact(model: &mut Model, outside: &mut Outside) -> anyhow::Result<En
                 Effect::Interval(interval) => outside.control.send_modify(|c| c.interval = interval),
                 Effect::Pause(paused) => outside.control.send_modify(|c| c.paused = paused),
                 Effect::Refresh => outside.control.send_modify(|c| c.refreshes += 1),
-                Effect::Trace(on) => outside.trace(on),
+                Effect::Trace(of) => outside.trace(of),
                 Effect::Record(on) => {
                     model.notice = Some(outside.record(model, on));
                     dirty = true;
@@ -430,7 +471,6 @@ async fn poll(
                 if first { interval.min(FIRST_INTERVAL) } else { interval }
             }
             Ok(Answer::Gap(error)) => {
-                let error = Error::Recorded(error);
                 feed.send_replace(Feed::Lost { error, attempt: 1, retry_in: Duration::ZERO });
                 interval
             }

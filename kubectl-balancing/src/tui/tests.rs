@@ -15,6 +15,7 @@ use super::{
     model::{Effect, Link, Model, Msg, Screen},
     style::Theme,
     svg,
+    traced::Traced,
 };
 use crate::{
     columns::RowId,
@@ -419,6 +420,57 @@ fn ten_broken_set_ups() {
     });
 }
 
+/// A cluster of two nodes.
+fn cluster(size: (u16, u16)) -> Model {
+    let mut model = model(size);
+    "cluster prod".clone_into(&mut model.agent);
+    model.cluster = true;
+    let named = |name: &str| {
+        let mut world = world();
+        name.clone_into(&mut world.status.node.name);
+        NodeSample { status: world.status, frontends: world.programmed, counters: world.counters }
+    };
+    let sample = Sample { nodes: vec![named("n1"), named("n2")], ..Sample::default() };
+    model.update(Msg::Data(Arc::new(Board::new(sample, None))));
+    model
+}
+
+#[test]
+fn of_a_cluster_one_node_is_traced_at_a_time() {
+    let mut model = cluster((120, 40));
+    let press = |model: &mut Model, c: char| model.update(key(KeyCode::Char(c))).effects;
+    let node = |name: &str| Effect::Trace(Some(Traced::Node(name.to_owned())));
+    // Nobody is asked before it is known who.
+    assert_eq!(press(&mut model, '5'), []);
+    assert!(screen(&model).contains("Of which node?"), "{}", screen(&model));
+    assert_eq!([press(&mut model, '2'), press(&mut model, 'j')], [[], []]);
+    let second = model.selected();
+    assert_eq!(second, Some(RowId::Node("n2".to_owned())));
+    assert_eq!(press(&mut model, 't'), [node("n2")]);
+    model.update(Msg::Events(events(9), 3));
+    let shown = screen(&model);
+    assert!(shown.contains(" node n2 ") && shown.contains("LOST 3") && shown.contains("10.96.0.10:53"), "{shown}");
+    // It breaks off: what is there stays, and is not taken for what happens now.
+    model.update(Msg::TraceFailed("the agent ended it".to_owned()));
+    assert!(screen(&model).contains("NOT LIVE"), "{}", screen(&model));
+    model.update(Msg::Events(Vec::new(), 0));
+    assert!(!screen(&model).contains("NOT LIVE"), "{}", screen(&model));
+    assert_eq!(press(&mut model, '1'), [Effect::Trace(None)]);
+    // That of a policy is asked of the node that was traced last.
+    assert_eq!(press(&mut model, 't'), [node("n2")]);
+    assert!(model.table(What::Trace).filter.starts_with("policy=") && !model.events.is_empty());
+    // What another node decided is not shown as the first one's.
+    press(&mut model, '2');
+    press(&mut model, 'g');
+    assert_eq!(press(&mut model, '5'), [node("n1")]);
+    assert!(model.events.is_empty() && model.events_lost == 0);
+    model.update(Msg::TraceFailed("you may not get x; ask with: kubectl auth can-i get x".to_owned()));
+    assert!(screen(&model).contains("kubectl auth can-i get x"), "{}", screen(&model));
+    // One agent has one trace, whichever row is selected.
+    let mut one = live((120, 40), &world());
+    assert_eq!(press(&mut one, '5'), [Effect::Trace(Some(Traced::Agent))]);
+}
+
 #[test]
 fn screens_of_a_policy() {
     for (name, keys) in
@@ -647,8 +699,8 @@ fn every_key_of_a_table() {
     assert_eq!(effect(&mut model, 'S'), [Effect::Save]);
     assert_eq!(effect(&mut model, 'R'), [Effect::Record(true)]);
     assert_eq!(effect(&mut model, 'c'), [Effect::Copy("lost".to_owned())]);
-    assert_eq!(effect(&mut model, '5'), [Effect::Trace(true)]);
-    assert_eq!(effect(&mut model, '1'), [Effect::Trace(false)]);
+    assert_eq!(effect(&mut model, '5'), [Effect::Trace(Some(Traced::Agent))]);
+    assert_eq!(effect(&mut model, '1'), [Effect::Trace(None)]);
     assert_eq!(effect(&mut model, 'q'), [Effect::Quit]);
     let stop = KeyEvent::new(KeyCode::Char('c'), KeyModifiers::CONTROL);
     assert_eq!(model.update(Msg::Key(stop)).effects, [Effect::Quit]);

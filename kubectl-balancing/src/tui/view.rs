@@ -102,12 +102,7 @@ fn header(model: &Model) -> Line<'static> {
         }
         (Link::Live, ..) => (format!("{} LIVE {}", sign("●", "*"), seconds(model)), style(model, Tone::Good)),
         (Link::Lost { error, .. }, _, Origin::Replay { speed, .. }) => {
-            let text = format!(
-                "{} REPLAY {speed}{}: no answer then: {}",
-                sign("▶", ">"),
-                sign("×", "x"),
-                sanitise(error)
-            );
+            let text = format!("{} REPLAY {speed}{}: {}", sign("▶", ">"), sign("×", "x"), sanitise(error));
             (text, style(model, Tone::Bad))
         }
         (Link::Lost { error, attempt, retry_in, .. }, ..) => {
@@ -239,6 +234,10 @@ fn table_state(model: &Model) -> Vec<Span<'static>> {
         spans.push(Span::styled(format!(" {} ", model.rates.name()), BOLD));
     }
     if model.what() == What::Trace {
+        spans.extend(model.traced_node().map(|n| Span::raw(format!(" node {} ", sanitise(n)))));
+        if model.trace_error.is_some() && !model.events.is_empty() {
+            spans.push(Span::styled(" NOT LIVE ", style(model, Tone::Bad)));
+        }
         if model.events_lost > 0 {
             let text = format!(" LOST {} ", model.events_lost);
             spans.push(Span::styled(text, style(model, Tone::Bad)));
@@ -431,7 +430,7 @@ fn waiting(model: &Model) -> String {
     let agent = sanitise(&model.agent);
     match &model.link {
         Link::Lost { error, .. } if model.origin != Origin::Live => {
-            format!("{agent} did not answer when this was recorded: {}.", sanitise(error))
+            format!("There is nothing of {agent} in the recording yet: {}.", sanitise(error))
         }
         Link::Lost { error, attempt, retry_in, .. } => format!(
             "No answer yet: {}. The agent is asked at {agent}, {} so far, again {}. Does balancing-agent run on this machine, \
@@ -459,6 +458,11 @@ fn no_rows(model: &Model, what: What) -> String {
             .to_owned(),
         What::Trace => match (&model.trace_error, model.origin) {
             (Some(error), _) => format!("No trace: {}", sanitise(error)),
+            (None, Origin::Live) if model.cluster && model.traced_node().is_none() => {
+                "Of which node? Decisions are asked of one node at a time: 2 shows the nodes, t the trace of the selected \
+                 one."
+                    .to_owned()
+            }
             (None, Origin::Live) => {
                 "Waiting for decisions: one line for each connect() and each datagram on an unconnected socket that \
                  meets a frontend."
@@ -579,6 +583,19 @@ fn label(model: &Model, binding: &Binding) -> String {
     binding.label.replace('↑', "Up").replace('↓', "Down").replace('→', "Right").replace('←', "Left")
 }
 
+/// A key or column, and what it does; what finds no room goes on beneath.
+fn help_line(model: &Model, key: &str, key_style: Style, text: &str, style: Style) -> Vec<Line<'static>> {
+    let room = model.size.0.saturating_sub(width(key)).max(20);
+    let parts = details::text_lines(&[text.to_owned()], room);
+    let mut lead = Span::styled(key.to_owned(), key_style);
+    let mut lines = Vec::new();
+    for part in parts {
+        lines.push(Line::from(vec![lead, Span::styled(part, style)]));
+        lead = Span::raw(" ".repeat(usize::from(width(key))));
+    }
+    lines
+}
+
 /// Keys, columns of this table, and what the words mean.
 #[must_use]
 pub fn help_lines(model: &Model) -> Vec<Line<'static>> {
@@ -588,24 +605,24 @@ pub fn help_lines(model: &Model) -> Vec<Line<'static>> {
     for b in KEYS {
         let key = fit(&label(model, b), 10, Ellipsis::Right, false, model.unicode);
         // What can do nothing now says why.
-        let (key_style, text) = match model.refuses(b.action) {
-            None => (BOLD, Span::raw(b.help)),
-            Some(reason) => (DIM, Span::styled(format!("{} ({reason})", b.help), DIM)),
+        let (key_style, style, text) = match model.refuses(b.action) {
+            None => (BOLD, Style::new(), b.help.to_owned()),
+            Some(reason) => (DIM, DIM, format!("{} ({reason})", b.help)),
         };
-        lines.push(Line::from(vec![Span::styled(format!("   {key} "), key_style), text]));
+        lines.extend(help_line(model, &format!("   {key} "), key_style, &text, style));
     }
     lines.push(Line::default());
     lines.push(Line::styled(format!(" Columns of {}", name(model.what())), BOLD));
     for meta in metas(model.what()) {
         let header = fit(meta.header, 12, Ellipsis::Right, false, model.unicode);
-        lines.push(Line::from(vec![Span::styled(format!("   {header} "), BOLD), Span::raw(meta.help)]));
+        lines.extend(help_line(model, &format!("   {header} "), BOLD, meta.help, Style::new()));
     }
     lines.push(Line::default());
     for text in [
-        " Rates are decisions a second: one connect(), or one datagram on an unconnected socket.",
-        " No packets or bytes are counted. The ladder: policy, then Service, then the address dialled.",
+        "Rates are decisions a second: one connect(), or one datagram on an unconnected socket.",
+        "No packets or bytes are counted. The ladder: policy, then Service, then the address dialled.",
     ] {
-        lines.push(Line::raw(text));
+        lines.extend(help_line(model, " ", Style::new(), text, Style::new()));
     }
     lines
 }

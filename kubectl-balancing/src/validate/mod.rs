@@ -71,8 +71,9 @@ Examples:
   # What a rule is about
   kubectl balancing validate --explain BAL0104
 
-Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read, there is no object of any
-kind in the files (as in the output of a command that failed), or the command line is wrong.";
+Exit status: 0 nothing found, 1 something found (see --fail-on), 2 a file could not be read, there
+is no object of any kind in the files (as in the output of a command that failed), or the command
+line is wrong.";
 
 /// Check policies in files, without a cluster, or those of a cluster.
 ///
