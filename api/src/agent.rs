@@ -3,7 +3,11 @@
 //! Addresses are text in RFC 5952 form (an IPv4-mapped one as IPv4), ports numbers in host byte order, times RFC 3339
 //! in UTC, durations whole seconds.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -187,6 +191,22 @@ open_enum! {
     }
 }
 
+impl PolicyState {
+    /// How bad it is: 0 is the worst. Of several nodes the worst is told.
+    #[must_use]
+    pub const fn severity(self) -> u8 {
+        match self {
+            Self::Failed => 0,
+            Self::Invalid => 1,
+            Self::Conflicted => 2,
+            Self::Fallback => 3,
+            Self::Other(_) => 4,
+            Self::Programmed => 5,
+            Self::NotSelected => 6,
+        }
+    }
+}
+
 /// A policy on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -220,6 +240,29 @@ pub struct PolicyStatus {
     /// What the policy asks for, for explanations.
     #[serde(default)]
     pub wanted: WantedPolicy,
+}
+
+impl PolicyStatus {
+    /// Takes in what a further node says of the policy: the worst state is told, numbers add up, of limits the lowest that
+    /// is set counts, and the generation is the one that every node has applied.
+    pub fn join(&mut self, other: &Self) {
+        self.backends.wanted += other.backends.wanted;
+        self.backends.programmed += other.backends.programmed;
+        self.exempt_callers.pods += other.exempt_callers.pods;
+        self.exempt_callers.active += other.exempt_callers.active;
+        self.generation = self.generation.min(other.generation);
+        if other.state.severity() < self.state.severity() {
+            self.state = other.state;
+            self.reason.clone_from(&other.reason);
+            self.message.clone_from(&other.message);
+        }
+        self.redirects_per_second = match (self.redirects_per_second, other.redirects_per_second) {
+            (0, limit) | (limit, 0) => limit,
+            (one, another) => one.min(another),
+        };
+        let known: BTreeSet<Frontend> = self.frontends.iter().copied().collect();
+        self.frontends.extend(other.frontends.iter().filter(|frontend| !known.contains(frontend)));
+    }
 }
 
 /// How many backends are wanted and programmed, each counted once a policy.
@@ -696,5 +739,39 @@ mod tests {
         assert_eq!(shown("a.yaml", 7, 0, ""), "a.yaml:7: wrong");
         assert_eq!(shown("a.yaml", 0, 0, ""), "a.yaml: wrong");
         assert_eq!(shown(".", 0, 0, ""), "wrong");
+    }
+
+    #[test]
+    fn nodes_together_say_the_worst_whoever_is_asked_first() {
+        let said = |state: &str, generation: i64, limit: u32, ports: &[u16]| -> PolicyStatus {
+            let frontends: Vec<_> = ports
+                .iter()
+                .map(|port| serde_json::json!({"address": "10.0.0.1", "port": port, "protocol": "TCP"}))
+                .collect();
+            serde_json::from_value(serde_json::json!({
+                "kind": "LocalRedirectPolicy", "name": "x", "id": 7, "generation": generation, "state": state,
+                "reason": format!("reason of {state}"), "message": "", "frontends": frontends,
+                "backends": {"wanted": 2, "programmed": 1}, "redirectsPerSecond": limit,
+                "exemptCallers": {"pods": 3, "active": 2},
+            }))
+            .unwrap()
+        };
+        let nodes = [
+            said("Programmed", 3, 100, &[80, 81]),
+            said("Failed", 2, 0, &[81]),
+            said("Fallback", 3, 50, &[82]),
+            said("NotSelected", 3, 0, &[]),
+        ];
+        for order in [[0, 1, 2, 3], [3, 2, 1, 0], [1, 3, 0, 2]] {
+            let mut all = nodes[order[0]].clone();
+            order[1..].iter().for_each(|node| all.join(&nodes[*node]));
+            assert_eq!((all.state, all.reason.as_str()), (PolicyState::Failed, "reason of Failed"));
+            assert_eq!((all.generation, all.redirects_per_second), (2, 50));
+            assert_eq!((all.backends.wanted, all.backends.programmed), (8, 4));
+            assert_eq!((all.exempt_callers.pods, all.exempt_callers.active), (12, 8));
+            let mut ports: Vec<_> = all.frontends.iter().map(|f| f.port).collect();
+            ports.sort_unstable();
+            assert_eq!(ports, [80, 81, 82]);
+        }
     }
 }

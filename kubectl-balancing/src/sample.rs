@@ -3,7 +3,7 @@
 //! A sample speaks of many nodes; one agent is the case of one.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -110,15 +110,7 @@ pub struct Board {
 /// How bad a state is; problems come first.
 #[must_use]
 pub fn severity(state: PolicyState) -> u8 {
-    match state {
-        PolicyState::Failed => 0,
-        PolicyState::Invalid => 1,
-        PolicyState::Conflicted => 2,
-        PolicyState::Fallback => 3,
-        PolicyState::Other(_) => 4,
-        PolicyState::Programmed => 5,
-        PolicyState::NotSelected => 6,
-    }
+    state.severity()
 }
 
 impl Board {
@@ -284,18 +276,16 @@ fn key(policy: &PolicyStatus) -> PolicyRef {
 }
 
 fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
-    let mut rows: Vec<PolicyTopItem> =
-        Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
     let latest = sample.taken_at();
-    let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
+    let mut rows: Vec<PolicyTopItem> = joined(sample)
+        .into_iter()
+        .map(|(status, nodes, newest_generation)| PolicyTopItem {
+            nodes,
+            newest_generation,
+            ..policy_row(key(&status), &status, latest)
+        })
+        .collect();
     for (node, span) in sample.nodes.iter().zip(spans) {
-        for status in &node.status.policies {
-            let next = rows.len();
-            match *known.entry((status.kind, &status.name)).or_insert(next) {
-                i if i < next => join_status(&mut rows[i], status),
-                _ => rows.push(policy_row(key(status), status, latest)),
-            }
-        }
         let counted: HashMap<&PolicyRef, &PolicyCounters> =
             node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
         let rungs = node.frontends.items.iter().flat_map(|f| &f.rungs);
@@ -367,26 +357,25 @@ fn node_count(state: PolicyState) -> NodeCount {
     }
 }
 
-/// A further node's word on a policy: the worst state is shown, numbers add up.
-fn join_status(row: &mut PolicyTopItem, status: &PolicyStatus) {
-    let nodes = node_count(status.state);
-    row.nodes.wanted += nodes.wanted;
-    row.nodes.programmed += nodes.programmed;
-    row.backends.wanted += status.backends.wanted;
-    row.backends.programmed += status.backends.programmed;
-    row.generation = row.generation.min(status.generation);
-    row.newest_generation = row.newest_generation.max(status.generation);
-    if severity(status.state) < severity(row.state) {
-        row.state = status.state;
-        row.reason.clone_from(&status.reason);
-        row.message.clone_from(&status.message);
+/// What all nodes together say of each policy, on how many of them it is, and the newest generation that one has applied.
+fn joined(sample: &Sample) -> Vec<(PolicyStatus, NodeCount, i64)> {
+    let mut all: Vec<(PolicyStatus, NodeCount, i64)> =
+        Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
+    let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
+    for status in sample.nodes.iter().flat_map(|node| &node.status.policies) {
+        let (next, count) = (all.len(), node_count(status.state));
+        match *known.entry((status.kind, &status.name)).or_insert(next) {
+            i if i < next => {
+                let (sum, nodes, newest) = &mut all[i];
+                sum.join(status);
+                nodes.wanted += count.wanted;
+                nodes.programmed += count.programmed;
+                *newest = (*newest).max(status.generation);
+            }
+            _ => all.push((status.clone(), count, status.generation)),
+        }
     }
-    row.redirects_per_second = match (row.redirects_per_second, status.redirects_per_second) {
-        (0, limit) | (limit, 0) => limit,
-        (a, b) => a.min(b),
-    };
-    let known: BTreeSet<Frontend> = row.frontends.iter().copied().collect();
-    row.frontends.extend(status.frontends.iter().filter(|f| !known.contains(f)));
+    all
 }
 
 fn add_policy_counters(row: &mut PolicyTopItem, now: &PolicyCounters) {

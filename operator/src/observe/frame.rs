@@ -117,22 +117,8 @@ fn choose(fresh: &[&Seen], limit: usize, shown: &mut BTreeSet<String>) {
 fn troubled(status: &NodeStatus) -> bool {
     let unmet =
         |c: &balancing_api::agent::Condition| c.status != "True" && c.type_ != condition::ERRNO_FIDELITY;
-    status.conditions.iter().any(unmet) || status.policies.iter().any(|p| severity(p.state) < FALLBACK)
-}
-
-const FALLBACK: u8 = 3;
-
-/// How bad a state is, the worst first.
-const fn severity(state: PolicyState) -> u8 {
-    match state {
-        PolicyState::Failed => 0,
-        PolicyState::Invalid => 1,
-        PolicyState::Conflicted => 2,
-        PolicyState::Fallback => FALLBACK,
-        PolicyState::Other(_) => 4,
-        PolicyState::Programmed => 5,
-        PolicyState::NotSelected => 6,
-    }
+    status.conditions.iter().any(unmet)
+        || status.policies.iter().any(|p| p.state.severity() < PolicyState::Fallback.severity())
 }
 
 fn traffic(counters: &Counters) -> u64 {
@@ -242,7 +228,7 @@ fn summed_status<'a>(
             continue;
         }
         match policies.get_mut(&reference) {
-            Some(sum) => join(sum, policy),
+            Some(sum) => sum.join(policy),
             None => drop(policies.insert(reference, policy.clone())),
         }
     }
@@ -265,29 +251,6 @@ fn summed_status<'a>(
         policies: policies.into_values().collect(),
         source_errors: Vec::new(),
         sources: Vec::new(),
-    }
-}
-
-/// A further node's word on a policy: the worst state is told, numbers add up.
-fn join(sum: &mut PolicyStatus, policy: &PolicyStatus) {
-    sum.backends.wanted += policy.backends.wanted;
-    sum.backends.programmed += policy.backends.programmed;
-    sum.exempt_callers.pods += policy.exempt_callers.pods;
-    sum.exempt_callers.active += policy.exempt_callers.active;
-    sum.generation = sum.generation.min(policy.generation);
-    if severity(policy.state) < severity(sum.state) {
-        sum.state = policy.state;
-        sum.reason.clone_from(&policy.reason);
-        sum.message.clone_from(&policy.message);
-    }
-    sum.redirects_per_second = match (sum.redirects_per_second, policy.redirects_per_second) {
-        (0, limit) | (limit, 0) => limit,
-        (a, b) => a.min(b),
-    };
-    for frontend in &policy.frontends {
-        if !sum.frontends.contains(frontend) {
-            sum.frontends.push(*frontend);
-        }
     }
 }
 
