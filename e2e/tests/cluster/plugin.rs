@@ -10,6 +10,7 @@ use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     client::built,
     cluster::{ClusterNode, NAMESPACE, Operator, binaries, objects},
+    wait,
 };
 use serde_json::{Value, json};
 
@@ -26,7 +27,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
 ];
 
 /// kubectl as a user of the control plane, with the plugin and a folder in its `PATH`.
-fn kubectl(cluster: &Cluster, user: &str, more: &Path) -> Result<Command> {
+pub(crate) fn kubectl(cluster: &Cluster, user: &str, more: &Path) -> Result<Command> {
     let folder = built("kubectl-balancing")?.parent().map(PathBuf::from).context("no folder")?;
     let others = std::env::var_os("PATH").unwrap_or_default();
     let path = [folder, more.to_owned()].into_iter().chain(std::env::split_paths(&others));
@@ -38,14 +39,14 @@ fn kubectl(cluster: &Cluster, user: &str, more: &Path) -> Result<Command> {
 }
 
 /// `kubectl balancing ARGUMENTS` as a user of the control plane.
-fn plugin(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<Output> {
+pub(crate) fn plugin(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<Output> {
     let mut command = kubectl(cluster, user, Path::new("/nonexistent"))?;
     command.arg("balancing").args(arguments);
     command.output().with_context(|| format!("kubectl balancing {arguments:?}"))
 }
 
 /// What it printed on both streams, which must succeed.
-fn seen(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<(String, String)> {
+pub(crate) fn seen(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<(String, String)> {
     let output = plugin(cluster, user, arguments)?;
     let (out, err) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     ensure!(
@@ -56,7 +57,7 @@ fn seen(cluster: &Cluster, user: &str, arguments: &[&str]) -> Result<(String, St
     Ok((out, err))
 }
 
-fn bind(scene: &Scene, role: &str) -> Result<()> {
+pub(crate) fn bind(scene: &Scene, role: &str) -> Result<()> {
     scene.create(&json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
         "metadata": {"name": format!("e2e-plugin-{role}")},
@@ -73,6 +74,12 @@ fn running(cluster: &Cluster, scene: &Scene, nodes: &mut [ClusterNode<'_>]) -> R
         .try_for_each(|node| node.pod.report(&scene.kube, &[cluster.network.v4(node.name())], true))
 }
 
+/// Waits until so many agents have dialled the operator.
+pub(crate) fn reporting(operator: &Operator, agents: usize) -> Result<()> {
+    let line = format!("balancing_agents{{state=\"connected\"}} {agents}\n");
+    wait::until(SOON, || line.clone(), || Ok(operator.metrics()?.0.contains(&line).then_some(())))
+}
+
 /// Waits until policy `dns` is programmed on three nodes and effective on two.
 fn settled(scene: &Scene) -> Result<()> {
     let path = objects::path("LocalRedirectPolicy", "", "dns")?;
@@ -83,7 +90,7 @@ fn settled(scene: &Scene) -> Result<()> {
 }
 
 /// The words of a table's row, and whether it is there.
-fn row<'t>(table: &'t str, name: &str) -> Result<Vec<&'t str>> {
+pub(crate) fn row<'t>(table: &'t str, name: &str) -> Result<Vec<&'t str>> {
     let found = table.lines().map(|l| l.split_whitespace().collect::<Vec<_>>()).find(|w| w.contains(&name));
     found.with_context(|| format!("no row {name} in\n{table}"))
 }
@@ -133,7 +140,7 @@ fn steady_word(word: &str) -> String {
     }
 }
 
-fn snapshot(name: &str, text: &str) {
+pub(crate) fn snapshot(name: &str, text: &str) {
     let mut settings = insta::Settings::clone_current();
     settings.set_snapshot_path(concat!(env!("CARGO_MANIFEST_DIR"), "/../snapshots"));
     settings.set_prepend_module_to_snapshot(false);
@@ -166,6 +173,7 @@ fn who_may_view_sees_the_cluster(cluster: &Cluster) -> Result<()> {
     snapshot("explain-policy", &seen(cluster, "viewer", &["explain", "policy", "dns"])?.0);
     snapshot("explain-node", &seen(cluster, "viewer", &["explain", "node", "n3"])?.0);
     // Live: agents report to the operator, so that there are rates.
+    reporting(&operator, 3)?;
     let (top, err) = seen(cluster, "viewer", &["top", "--once"])?;
     ensure!(!top.contains("<unknown>") && !err.contains("no rates"), "{top}{err}");
     snapshot("top", &top);
