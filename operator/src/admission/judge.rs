@@ -59,11 +59,8 @@ impl Candidate {
 pub struct Question {
     asks: Asks,
     candidate: Box<Candidate>,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<Verdict>,
 }
-
-/// The answer to a [`Question`].
-pub type Answer = Verdict;
 
 /// Where questions are asked.
 #[derive(Clone, Debug)]
@@ -78,7 +75,7 @@ impl Desk {
     }
 
     /// Asks; nothing where nobody answers any longer, or too many wait.
-    pub async fn ask(&self, asks: Asks, candidate: Candidate) -> Option<Answer> {
+    pub async fn ask(&self, asks: Asks, candidate: Candidate) -> Option<Verdict> {
         let (answer, answered) = oneshot::channel();
         self.0.try_send(Question { asks, candidate: Box::new(candidate), answer }).ok()?;
         answered.await.ok()

@@ -6,6 +6,6 @@ mod judge;
 mod review;
 mod serve;
 
-pub use judge::{Answer, Asks, Candidate, Desk, Question, answer};
+pub use judge::{Asks, Candidate, Desk, Question, answer};
 pub use review::{Review, Verdict};
 pub use serve::router;

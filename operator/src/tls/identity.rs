@@ -40,12 +40,6 @@ impl Identity {
         Ok(())
     }
 
-    /// Is there something to serve?
-    #[must_use]
-    pub fn is_set(&self) -> bool {
-        self.key.read().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
-
     /// The configuration of a port with this identity.
     ///
     /// # Errors

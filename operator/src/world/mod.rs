@@ -40,17 +40,6 @@ pub struct Dirty {
     pub node_ids: bool,
 }
 
-impl Dirty {
-    /// Adds what else is concerned.
-    pub fn merge(&mut self, other: Self) {
-        self.policies.extend(other.policies);
-        self.backends.extend(other.backends);
-        self.nodes |= other.nodes;
-        self.policy_ids |= other.policy_ids;
-        self.node_ids |= other.node_ids;
-    }
-}
-
 /// A policy and what is known about it.
 #[derive(Debug)]
 struct Entry {
