@@ -7,7 +7,7 @@ use crate::protocol::Record;
 /// Nanoseconds of a second.
 pub const SECOND: u64 = 1_000_000_000;
 
-/// A full second of the monotonic clock.
+/// A full second of the kernel programs' clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// Which second since boot.
@@ -38,16 +38,17 @@ impl fmt::Display for Window {
     }
 }
 
-/// The full seconds of the kernel's clock that the load covers. A decision lies between a call and its return.
+/// The full seconds of the kernel programs' clock that the load covers. A decision lies between a call and its return, on this
+/// clock: on the exact one a call may begin in a second when for the programs the one before is not over.
 #[must_use]
 pub fn windows(records: &[Record], is_hit: impl Fn(&Record) -> bool) -> Vec<Window> {
-    let Some(begin) = records.iter().map(|r| r.span.0).min() else { return Vec::new() };
-    let end = records.iter().map(|r| r.span.1).max().unwrap_or(begin);
+    let Some(begin) = records.iter().map(|r| r.coarse.0).min() else { return Vec::new() };
+    let end = records.iter().map(|r| r.coarse.1).max().unwrap_or(begin);
     let mut windows: BTreeMap<u64, Window> = (begin.div_ceil(SECOND)..end / SECOND)
         .map(|second| (second, Window { second, demand: 0, sure: 0, straddling: 0 }))
         .collect();
     for record in records {
-        let (first, last) = (record.span.0 / SECOND, record.span.1 / SECOND);
+        let (first, last) = (record.coarse.0 / SECOND, record.coarse.1 / SECOND);
         if let Some(w) = windows.get_mut(&first) {
             w.demand += 1;
         }
@@ -99,7 +100,7 @@ mod tests {
 
     fn record(begin: u64, end: u64, hit: bool) -> Record {
         let at = if hit { "10.0.0.1:81" } else { "10.0.0.2:80" }.parse().unwrap();
-        Record { span: (begin, end), at, errno: 0, target: 0, true_name: true }
+        Record { span: (begin, end), coarse: (begin, end), at, errno: 0, target: 0, true_name: true }
     }
 
     fn hit(r: &Record) -> bool {
@@ -122,6 +123,24 @@ mod tests {
         let two = Window { second: 2, demand: 1, sure: 1, straddling: 1 };
         assert_eq!(windows, [one, two]);
         assert!(one.can_be(1) && one.can_be(2) && !one.can_be(0) && !one.can_be(3));
+    }
+
+    /// The programs' clock is a tick behind: what is redirected right after the exact second has turned spends what the
+    /// programs' second before has left.
+    #[test]
+    fn seconds_turn_when_they_turn_for_the_programs() {
+        const TICK: u64 = 4_000_000;
+        let s = SECOND;
+        let behind = |at: u64, hit| Record { coarse: (at - TICK, at - TICK), ..record(at, at + 1000, hit) };
+        let records = [
+            behind(2 * s - 9, false),
+            behind(2 * s + 9, true),
+            behind(2 * s + TICK, true),
+            behind(3 * s + 9, false),
+            behind(3 * s + TICK, true),
+        ];
+        let only = Window { second: 2, demand: 2, sure: 1, straddling: 0 };
+        assert_eq!(windows(&records, hit), [only]);
     }
 
     #[test]

@@ -65,7 +65,7 @@ pub struct LoadSpec {
 /// When a load ends by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Until {
-    /// It covers that many full seconds of the monotonic clock: it begins shortly before one.
+    /// Its records cover that many full seconds of the kernel programs' clock: it begins shortly before one.
     FullSeconds(u32),
     /// After that many operations of all threads together.
     Count(u64),
@@ -214,6 +214,8 @@ pub struct Many {
 pub struct Record {
     /// Before and after the call that decides (`connect` or `sendto`), nanoseconds of CLOCK_MONOTONIC.
     pub span: (u64, u64),
+    /// The same moments by CLOCK_MONOTONIC_COARSE, up to a tick behind: the clock by which the kernel programs tell seconds.
+    pub coarse: (u64, u64),
     /// Where it ended; unspecified if it failed.
     pub at: SocketAddr,
     /// The errno, or 0.
@@ -226,7 +228,7 @@ pub struct Record {
 
 impl Record {
     /// Bytes of a record on the wire.
-    const SIZE: usize = 40;
+    const SIZE: usize = 56;
 
     /// Its bytes, little endian.
     #[must_use]
@@ -243,6 +245,8 @@ impl Record {
         out[34..36].copy_from_slice(&self.errno.to_le_bytes());
         out[36..38].copy_from_slice(&self.target.to_le_bytes());
         out[38] = self.true_name.into();
+        out[40..48].copy_from_slice(&self.coarse.0.to_le_bytes());
+        out[48..].copy_from_slice(&self.coarse.1.to_le_bytes());
         out
     }
 
@@ -254,6 +258,7 @@ impl Record {
         let ip = Ipv6Addr::from(<[u8; 16]>::try_from(&b[16..32]).unwrap_or_default());
         Self {
             span: (u64_at(0), u64_at(8)),
+            coarse: (u64_at(40), u64_at(48)),
             at: SocketAddr::new(IpAddr::V6(ip).to_canonical(), u16_at(32)),
             errno: u16_at(34),
             target: u16_at(36),
@@ -302,7 +307,8 @@ mod tests {
     fn a_record_survives_the_wire() {
         for at in ["10.0.0.1:80", "[fd00::1]:53", "0.0.0.0:0"] {
             let at = at.parse().unwrap();
-            let record = Record { span: (1, u64::MAX - 7), at, errno: 111, target: 999, true_name: true };
+            let (span, coarse) = ((1, u64::MAX - 7), (2, u64::MAX - 9));
+            let record = Record { span, coarse, at, errno: 111, target: 999, true_name: true };
             let mut wire: &[u8] = &record.to_bytes();
             assert_eq!(Record::read_all(&mut wire, 1).unwrap(), [record]);
         }

@@ -10,6 +10,15 @@ use anyhow::{Result, bail};
 /// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
+/// The variable that says how many times longer every deadline is: an emulated machine is that much slower.
+const SLOWER: &str = "BALANCING_E2E_SLOWER";
+
+/// How many times longer a deadline is on this machine than where it was chosen.
+#[must_use]
+pub fn slower() -> u32 {
+    std::env::var(SLOWER).ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}
+
 /// Tries until `attempt` gives a value; `what` completes "not reached: ...".
 ///
 /// # Errors
@@ -20,6 +29,7 @@ pub fn until<T>(
     mut attempt: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {
     let start = Instant::now();
+    let deadline = deadline * slower();
     let mut pause = PAUSES.0;
     loop {
         if let Some(value) = attempt()? {

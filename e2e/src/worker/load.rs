@@ -5,7 +5,7 @@ use std::{
     os::fd::OwnedFd,
     sync::{
         Arc, Barrier,
-        atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering},
     },
     thread::{self, JoinHandle},
     time::Duration,
@@ -22,9 +22,12 @@ use rustix::{
 };
 
 use super::{dial::identity, socket};
-use crate::protocol::{LoadSpec, Mode, Record, Until};
+use crate::{
+    judge::SECOND,
+    protocol::{LoadSpec, Mode, Record, Until},
+};
 
-/// A load in full seconds begins that long before the first and ends that long after the last.
+/// A load in full seconds begins that long before the first.
 const MARGIN: Duration = Duration::from_millis(30);
 
 /// A running load.
@@ -38,8 +41,10 @@ struct Shared {
     spec: LoadSpec,
     targets: Vec<SocketAddr>,
     stop: Arc<AtomicBool>,
-    /// When to begin and to end, nanoseconds of CLOCK_MONOTONIC.
+    /// When to begin, and when to end at the latest, nanoseconds of CLOCK_MONOTONIC.
     span: (u64, u64),
+    /// When the first operation began, nanoseconds of the kernel programs' clock.
+    first: AtomicU64,
     left: AtomicI64,
     turn: AtomicUsize,
     gate: Barrier,
@@ -55,6 +60,7 @@ impl Load {
             targets,
             stop: stop.clone(),
             span: span(spec.until, now()),
+            first: AtomicU64::new(u64::MAX),
             left: AtomicI64::new(if let Until::Count(n) = spec.until { n.cast_signed() } else { i64::MAX }),
             turn: AtomicUsize::new(0),
             gate: Barrier::new(usize::from(spec.threads)),
@@ -81,24 +87,34 @@ impl Load {
     }
 }
 
-/// When a load that is started now begins and ends.
+/// When a load that is started now begins, and when it ends at the latest.
 fn span(until: Until, now: u64) -> (u64, u64) {
-    const SECOND: u64 = 1_000_000_000;
     let margin = MARGIN.as_nanos() as u64;
     match until {
-        Until::FullSeconds(n) => {
-            let first = (now + margin).div_ceil(SECOND) * SECOND;
-            (first - margin, first + u64::from(n) * SECOND + margin)
-        }
+        Until::FullSeconds(_) => ((now + margin).div_ceil(SECOND) * SECOND - margin, u64::MAX),
         Until::Count(_) => (now, u64::MAX),
         Until::Told(most) => (now, now + u64::from(most) * SECOND),
     }
 }
 
+/// Does a load that begins and ends at these moments cover what it was told to?
+fn covers(until: Until, first: u64, last: u64) -> bool {
+    matches!(until, Until::FullSeconds(n) if last / SECOND >= first.div_ceil(SECOND) + u64::from(n))
+}
+
 /// CLOCK_MONOTONIC in nanoseconds.
 fn now() -> u64 {
-    let t = clock_gettime(ClockId::Monotonic);
-    t.tv_sec.cast_unsigned() * 1_000_000_000 + t.tv_nsec.cast_unsigned()
+    nanoseconds(ClockId::Monotonic)
+}
+
+/// The kernel programs' clock in nanoseconds.
+fn coarse() -> u64 {
+    nanoseconds(ClockId::MonotonicCoarse)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let t = clock_gettime(clock);
+    t.tv_sec.cast_unsigned() * SECOND + t.tv_nsec.cast_unsigned()
 }
 
 fn work(shared: &Shared) -> Vec<Record> {
@@ -111,7 +127,12 @@ fn work(shared: &Shared) -> Vec<Record> {
             break;
         }
         let target = shared.turn.fetch_add(1, Ordering::Relaxed) % shared.targets.len();
-        records.push(operation(&shared.spec, shared.targets[target], target as u16, &mut kept));
+        let record = operation(&shared.spec, shared.targets[target], target as u16, &mut kept);
+        records.push(record);
+        shared.first.fetch_min(record.coarse.0, Ordering::Relaxed);
+        if covers(shared.spec.until, shared.first.load(Ordering::Relaxed), record.coarse.1) {
+            break;
+        }
         if shared.spec.pace_us > 0 {
             thread::sleep(Duration::from_micros(shared.spec.pace_us));
         }
@@ -125,7 +146,9 @@ struct Kept([Option<OwnedFd>; 2]);
 
 /// One dial.
 fn operation(spec: &LoadSpec, to: SocketAddr, target: u16, kept: &mut Kept) -> Record {
-    let mut record = Record { span: (0, 0), at: socket::any(false, 0), errno: 0, target, true_name: false };
+    let at = socket::any(false, 0);
+    let mut record = Record { span: (0, 0), coarse: (0, 0), at, errno: 0, target, true_name: false };
+    clocked(&mut record, || ());
     let done = match spec.mode {
         Mode::Tcp => connected(to, SocketType::STREAM, &mut record),
         Mode::ConnectedUdp => connected(to, SocketType::DGRAM, &mut record),
@@ -137,17 +160,21 @@ fn operation(spec: &LoadSpec, to: SocketAddr, target: u16, kept: &mut Kept) -> R
     record
 }
 
+/// Calls what decides, and notes when.
+fn clocked<T>(record: &mut Record, call: impl FnOnce() -> T) -> T {
+    (record.coarse.0, record.span.0) = (coarse(), now());
+    let result = call();
+    (record.coarse.1, record.span.1) = (coarse(), now());
+    result
+}
+
 fn connected(to: SocketAddr, kind: SocketType, record: &mut Record) -> Result<(), Errno> {
-    record.span = (now(), now());
     let s = socket::client(to, kind)?;
     if kind == SocketType::STREAM {
         // Closed by a reset: no port stays in TIME_WAIT.
         set_socket_linger(&s, Some(Duration::ZERO))?;
     }
-    record.span.0 = now();
-    let result = connect(&s, &to);
-    record.span.1 = now();
-    result?;
+    clocked(record, || connect(&s, &to))?;
     if kind == SocketType::DGRAM {
         send(&s, b"x", SendFlags::NOSIGNAL)?;
     }
@@ -158,16 +185,12 @@ fn connected(to: SocketAddr, kind: SocketType, record: &mut Record) -> Result<()
 }
 
 fn unconnected(to: SocketAddr, fresh: bool, kept: &mut Kept, record: &mut Record) -> Result<(), Errno> {
-    record.span = (now(), now());
     let slot = &mut kept.0[usize::from(to.is_ipv6())];
     if fresh || slot.is_none() {
         *slot = Some(socket::client(to, SocketType::DGRAM)?);
     }
     let s = slot.as_ref().ok_or(Errno::BADF)?;
-    record.span.0 = now();
-    let sent = sendto(s, b"x", SendFlags::NOSIGNAL, &to);
-    record.span.1 = now();
-    sent?;
+    clocked(record, || sendto(s, b"x", SendFlags::NOSIGNAL, &to))?;
     let mut buffer = [0; 512];
     let (length, _, source) = recvfrom(s, &mut buffer, RecvFlags::empty())?;
     record.true_name = socket::plain(source) == Some(to);
@@ -186,12 +209,22 @@ fn note(answer: &[u8], record: &mut Record) -> Result<(), Errno> {
 mod tests {
     use super::*;
 
+    const S: u64 = SECOND;
+
     #[test]
-    fn full_seconds_are_covered_with_a_margin() {
-        const S: u64 = 1_000_000_000;
+    fn full_seconds_begin_with_a_margin() {
         let margin = MARGIN.as_nanos() as u64;
-        assert_eq!(span(Until::FullSeconds(3), 7 * S + 1), (8 * S - margin, 11 * S + margin));
-        assert_eq!(span(Until::FullSeconds(1), 8 * S - margin), (8 * S - margin, 9 * S + margin));
-        assert_eq!(span(Until::FullSeconds(1), 8 * S - margin + 1), (9 * S - margin, 10 * S + margin));
+        let begin = |now| span(Until::FullSeconds(1), now).0;
+        assert_eq!(begin(7 * S + 1), 8 * S - margin);
+        assert_eq!(begin(8 * S - margin), 8 * S - margin);
+        assert_eq!(begin(8 * S - margin + 1), 9 * S - margin);
+    }
+
+    #[test]
+    fn full_seconds_end_when_they_are_covered_however_late_they_began() {
+        let three = Until::FullSeconds(3);
+        assert!(!covers(three, 8 * S - 1, 11 * S - 1) && covers(three, 8 * S - 1, 11 * S));
+        assert!(!covers(three, 8 * S + 1, 12 * S - 1) && covers(three, 8 * S + 1, 12 * S));
+        assert!(!covers(Until::Count(1), 0, u64::MAX) && !covers(Until::Told(1), 0, u64::MAX));
     }
 }

@@ -14,14 +14,17 @@ use rustix::{
     },
 };
 
+use crate::wait;
+
 /// How long a client waits for a connection or an answer.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// A client's socket of the family of `to`.
 pub(super) fn client(to: SocketAddr, kind: SocketType) -> Result<OwnedFd, Errno> {
     let socket = socket_with(family(to), kind, SocketFlags::CLOEXEC, None)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(PATIENCE))?;
+    let patience = Some(PATIENCE * wait::slower());
+    set_socket_timeout(&socket, Timeout::Recv, patience)?;
+    set_socket_timeout(&socket, Timeout::Send, patience)?;
     Ok(socket)
 }
 

@@ -70,6 +70,10 @@ fn a_load_notes_every_operation(network: &Network) -> Result<()> {
                 "{r:?}, expected {want}"
             );
             ensure!(r.span.0 < r.span.1, "{r:?}");
+            ensure!(
+                r.coarse.0 <= r.coarse.1 && r.coarse.0 <= r.span.0 && r.coarse.1 <= r.span.1,
+                "a coarse clock that is ahead: {r:?}"
+            );
         }
         let served = network.served("l1", port, udp)? - before;
         ensure!(served == 100, "the server counted {served} of 100");

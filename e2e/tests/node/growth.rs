@@ -78,6 +78,12 @@ fn maps_grow_under_load(network: &Network) -> Result<()> {
     let many: Vec<IpAddr> = (0..20).map(|i| IpAddr::from(farm(i))).collect();
     let mut node = TestNode::started(network, &bed::scenario(network))?;
     let pod = bed::local_pod(network, "l1");
+    node.pod_client("l1", &pod)?;
+    wait::until(
+        PATIENCE,
+        || "the exemption of l1".to_owned(),
+        || Ok((node.api().policy("lr-web")?.exempt_callers.active == 1).then_some(())),
+    )?;
     expect_from_pod(&mut node, "l1", &pod, "r1:80", tcp(at(WEB, 8080))).context("before the maps grow")?;
     let since = node.api().counters()?.since;
     start_loads(&mut node)?;
