@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Cluster, Test,
-    bed::{SOON, Scene, dns_policy, dns_service, local_cache},
+    bed::{SOON, Scene, redirecting},
     live,
 };
 
@@ -66,11 +66,7 @@ fn of_a_pod_that_is_gone(cluster: &Cluster, kube: &Kube) -> Result<String> {
 fn without_a_right_nobody_gets_more_than_a_viewer_sees(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
     let _operator = Operator::start(&cluster.network, &cluster.plane, "op1", &[])?;
-    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
-    node.start(&balancing_e2e::agent::Options::default())?;
-    dns_service(cluster, &scene)?;
-    local_cache(cluster, &scene, 1)?;
-    scene.apply(&dns_policy())?;
+    let mut node = redirecting(cluster, &scene)?;
     live::seen(cluster, "the node's agent is connected", |l| l["coverage"]["fresh"] == 1)?;
     let at = SocketAddr::new(cluster.network.v4("op1"), 5821);
     let trust = Trust::of_leader(&scene.kube)?;

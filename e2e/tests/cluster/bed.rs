@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
+    agent::Options,
     cluster::{ClusterNode, ControlPlane, Kube, binaries, helm, objects},
     judge::tally,
     manifests::{Front, redirect, with},
@@ -148,6 +149,17 @@ pub(crate) fn dns_policy() -> Value {
     let (front, back) = (["dns:53/UDP", "dns-tcp:53/TCP"], ["dns:5353/UDP", "dns-tcp:5353/TCP"]);
     let policy = redirect("dns", Front::Service("default/dns"), Some(&front), &back);
     with(policy, "/spec/backend/endpointSelector/matchLabels", json!({"app": "dns-cache"}))
+}
+
+/// Node n1 with its agent, where policy `dns` leads clients to the cache of the node.
+pub(crate) fn redirecting<'n>(cluster: &'n Cluster, scene: &Scene) -> Result<ClusterNode<'n>> {
+    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
+    node.start(&Options::default())?;
+    dns_service(cluster, scene)?;
+    local_cache(cluster, scene, 1)?;
+    scene.apply(&dns_policy())?;
+    expect(cluster, &mut node, "c1", udp(DNS, 53), "a1:5353")?;
+    Ok(node)
 }
 
 /// New sockets of a host process in that namespace end in `want`: soon, and then eight times in a row.

@@ -20,7 +20,7 @@ use balancing_e2e::{
 
 use crate::{
     Cluster, Test,
-    bed::{DNS, SOON, Scene, dns_policy, dns_service, expect, local_cache, udp},
+    bed::{DNS, SOON, Scene, redirecting, udp},
     live, webhook,
 };
 
@@ -154,12 +154,7 @@ const MEMORY: u64 = 256 << 10;
 fn honest_clients_are_served_beside_hostile_ones(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
     let operator = Operator::start(&cluster.network, &cluster.plane, "op1", &[])?;
-    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
-    node.start(&Options::default())?;
-    dns_service(cluster, &scene)?;
-    local_cache(cluster, &scene, 1)?;
-    scene.apply(&dns_policy())?;
-    expect(cluster, &mut node, "c1", udp(DNS, 53), "a1:5353")?;
+    let mut node = redirecting(cluster, &scene)?;
     webhook::wait_for_warnings(cluster)?;
     live::seen(cluster, "the node", |l| l["coverage"]["fresh"] == 1)?;
     let trust = Trust::of_leader(&scene.kube)?;
@@ -308,13 +303,8 @@ fn attack(at: SocketAddr, trust: &Trust, round: usize) -> Result<Box<dyn Write>>
 fn an_agent_that_never_stops_talking_harms_nobody(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
     let operator = Operator::start(&cluster.network, &cluster.plane, "op1", &[])?;
-    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
     let talker = ClusterNode::join(&cluster.network, &cluster.plane, "n2")?;
-    node.start(&Options::default())?;
-    dns_service(cluster, &scene)?;
-    local_cache(cluster, &scene, 1)?;
-    scene.apply(&dns_policy())?;
-    expect(cluster, &mut node, "c1", udp(DNS, 53), "a1:5353")?;
+    let mut node = redirecting(cluster, &scene)?;
     live::seen(cluster, "the node", |l| l["coverage"]["fresh"] == 1)?;
     let pid = operator.pid().context("it has ended")?;
     let token =

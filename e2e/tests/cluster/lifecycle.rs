@@ -3,14 +3,13 @@
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     agent::Options,
-    cluster::ClusterNode,
     protocol::{Flow, LoadSpec, Mode},
 };
 use serde_json::Value;
 
 use crate::{
     Cluster, Test,
-    bed::{DNS, SOON, Scene, dns_policy, dns_service, expect, local_cache, tcp, udp},
+    bed::{DNS, SOON, Scene, expect, redirecting, tcp, udp},
     nodes::{said_of, state_of},
     outage::{ended_in, steady},
 };
@@ -20,12 +19,7 @@ pub(crate) const TESTS: &[(&str, Test)] =
 
 fn another_map_layout_takes_over_under_open_sockets(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
-    let mut node = ClusterNode::join(&cluster.network, &cluster.plane, "n1")?;
-    node.start(&Options::default())?;
-    dns_service(cluster, &scene)?;
-    local_cache(cluster, &scene, 1)?;
-    scene.apply(&dns_policy())?;
-    expect(cluster, &mut node, "c1", udp(DNS, 53), "a1:5353")?;
+    let mut node = redirecting(cluster, &scene)?;
     let own = node.api().status()?.datapath.layout_version;
 
     // New connections, a socket a thread that is never connected and stays open, and sockets that were connected before.
