@@ -35,6 +35,9 @@ pub struct Config {
     #[arg(long, value_name = "SECONDS", env = "BALANCING_LEASE_DURATION", default_value_t = 15,
           value_parser = clap::value_parser!(u64).range(3..=3600))]
     pub lease_duration: u64,
+    /// The Deployment that this replica is of: what the operator makes for itself belongs to it and goes with it
+    #[arg(long, value_name = "NAME", env = "BALANCING_DEPLOYMENT")]
+    pub deployment: Option<String>,
     /// Where to serve /livez, /readyz and /metrics
     #[arg(long, value_name = "ADDRESS", env = "BALANCING_LISTEN_HEALTH", default_value = "0.0.0.0:5820")]
     pub listen_health: SocketAddr,

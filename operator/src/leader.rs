@@ -19,6 +19,8 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
+use crate::owner::Owner;
+
 /// How often a replica that does not hold the lease looks at it.
 const LOOK: Duration = Duration::from_secs(2);
 /// How soon after a failure.
@@ -41,6 +43,10 @@ pub struct Candidate {
     pub identity: String,
     /// How long the lease outlives the last sign of life, in seconds.
     pub duration: u64,
+    /// The Deployment that this replica is of, if it is of one.
+    pub deployment: Option<String>,
+    /// Whose the lease is; it is found before the lease is asked for, so that whoever leads knows it.
+    pub owner: Owner,
 }
 
 impl Candidate {
@@ -146,7 +152,7 @@ impl Term {
 pub fn campaign(client: &Client, candidate: &Candidate) -> Leadership {
     let api: Api<Lease> = Api::namespaced(client.clone(), &candidate.namespace);
     let (term, held) = watch::channel(None);
-    let task = tokio::spawn(run(api.clone(), candidate.clone(), term));
+    let task = tokio::spawn(run(client.clone(), api.clone(), candidate.clone(), term));
     Leadership { term: Term(held), task, api, candidate: candidate.clone() }
 }
 
@@ -209,7 +215,8 @@ impl Drop for Leadership {
     }
 }
 
-async fn run(api: Api<Lease>, candidate: Candidate, term: watch::Sender<Option<Instant>>) {
+async fn run(client: Client, api: Api<Lease>, candidate: Candidate, term: watch::Sender<Option<Instant>>) {
+    find_owner(&client, &candidate).await;
     let mut race = Race::new(candidate);
     let mut told: Option<(String, Instant)> = None;
     loop {
@@ -250,6 +257,28 @@ async fn run(api: Api<Lease>, candidate: Candidate, term: watch::Sender<Option<I
     }
 }
 
+/// Tries until the API server answers.
+async fn find_owner(client: &Client, candidate: &Candidate) {
+    let Candidate { deployment: Some(deployment), namespace, owner, .. } = candidate else { return };
+    let mut told = false;
+    loop {
+        let why = match timeout(PATIENCE, owner.find(client, namespace, deployment)).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the API server does not answer".to_owned(),
+        };
+        if !std::mem::replace(&mut told, true) {
+            tracing::warn!(
+                deployment,
+                namespace,
+                error = why,
+                "failed to look for the operator's Deployment; trying again"
+            );
+        }
+        sleep(LOOK).await;
+    }
+}
+
 /// Takes or renews the lease: `false` where another holds it.
 async fn attempt(api: &Api<Lease>, race: &mut Race) -> Result<bool, kube::Error> {
     let name = race.candidate.lease.clone();
@@ -257,11 +286,12 @@ async fn attempt(api: &Api<Lease>, race: &mut Race) -> Result<bool, kube::Error>
     let there = api.get_opt(&name).await?;
     let read = there.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
     let Some(spec) = race.claim(&read, Instant::now(), Timestamp::now()) else { return Ok(false) };
-    let (exists, metadata) = match there {
+    let (exists, mut metadata) = match there {
         // With the version that was read: what another has written meanwhile is not overwritten.
         Some(lease) => (true, lease.metadata),
         None => (false, ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }),
     };
+    metadata.owner_references = metadata.owner_references.or_else(|| race.candidate.owner.references());
     let lease = Lease { metadata, spec: Some(spec) };
     match exists {
         true => api.replace(&name, &params, &lease).await?,
@@ -298,6 +328,8 @@ mod tests {
             namespace: "ns".into(),
             identity: identity.into(),
             duration,
+            deployment: None,
+            owner: Owner::default(),
         }
     }
 

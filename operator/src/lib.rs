@@ -14,6 +14,7 @@ pub mod logging;
 pub mod metrics;
 pub mod objects;
 pub mod observe;
+pub mod owner;
 pub mod port;
 pub mod ports;
 pub mod publish;
@@ -31,7 +32,7 @@ use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Config, health::Health, leader::Candidate, metrics::Metrics};
+use crate::{config::Config, health::Health, leader::Candidate, metrics::Metrics, owner::Owner};
 
 /// The program `balancing-operator`. Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
 #[must_use]
@@ -76,6 +77,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         pod_name,
         lease_name,
         lease_duration,
+        deployment,
         listen_health,
         listen_observe,
         listen_webhook,
@@ -89,7 +91,7 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     if check {
         return check::run(client, &namespace).await;
     }
-    let identity = pod_name.or_else(hostname).ok_or("failed to read the host's name; give --pod-name")?;
+    let identity = pod_name.clone().or_else(hostname).ok_or("failed to read the host's name; give --pod-name")?;
     let (health, metrics) = (Arc::new(Health::default()), Metrics::default());
     let listener = health::bind(listen_health)
         .await
@@ -106,14 +108,23 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
         tracing::info!("asked to end");
         asked.cancel();
     });
-    let candidate =
-        Candidate { lease: lease_name, namespace: namespace.clone(), identity, duration: lease_duration };
+    let owner = Owner::default();
+    let candidate = Candidate {
+        lease: lease_name,
+        namespace: namespace.clone(),
+        identity,
+        duration: lease_duration,
+        deployment,
+        owner: owner.clone(),
+    };
     let status_interval = std::time::Duration::from_secs(status_interval);
     let ports = ports::Settings {
         namespace: namespace.clone(),
         observe: listen_observe,
         webhook: webhook.then_some(listen_webhook),
         own: pod_ip,
+        pod: pod_name,
+        owner,
     };
     let ties = ports::open(&client, &ports, &metrics, &end).await?;
     let settings = run::Settings { namespace, candidate, status_interval };

@@ -24,13 +24,17 @@ pub fn init(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     Ok(tracing_subscriber::registry().with(layer).try_init()?)
 }
 
-/// The client of the API server logs each failed request as an error, whoever deals with it and says so: that is left
+/// The client of the API server and its watches log each failed request, whoever deals with it and says so: that is left
 /// out, unless it is asked for by name.
 fn quiet(asked: &str) -> String {
-    match asked.contains("kube_client") {
-        true => asked.to_owned(),
-        false => format!("{asked},kube_client::client=off"),
+    let mut level = asked.to_owned();
+    for (name, target) in [("kube_client", "kube_client::client"), ("kube_runtime", "kube_runtime::watcher")]
+    {
+        if !asked.contains(name) {
+            level += &format!(",{target}=off");
+        }
     }
+    level
 }
 
 #[cfg(test)]
@@ -39,8 +43,8 @@ mod tests {
 
     #[test]
     fn what_libraries_say_of_failed_requests_is_left_out_unless_asked_for() {
-        assert_eq!(quiet("info"), "info,kube_client::client=off");
-        assert_eq!(quiet("info,kube_client=debug"), "info,kube_client=debug");
+        assert_eq!(quiet("info"), "info,kube_client::client=off,kube_runtime::watcher=off");
+        assert_eq!(quiet("info,kube_client=debug"), "info,kube_client=debug,kube_runtime::watcher=off");
         assert!(EnvFilter::try_new(quiet("info")).is_ok());
     }
 }

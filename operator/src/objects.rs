@@ -308,7 +308,7 @@ mod tests {
     use balancing_api::policy::PolicyKind;
 
     use super::*;
-    use crate::{reconcile::apply::slice_object, testing::from};
+    use crate::{owner::Owner, reconcile::apply::slice_object, testing::from};
 
     #[test]
     fn a_slice_reads_as_it_was_written() {
@@ -330,7 +330,7 @@ mod tests {
                     Port { number: 53, protocol: Protocol::Udp },
                 ],
             };
-            let object = slice_object("elf", &slice);
+            let object = slice_object("elf", &Owner::default(), &slice);
             let names: Vec<_> = object.ports.iter().flatten().filter_map(|p| p.name.clone()).collect();
             assert_eq!(names, ["tcp-53", "udp-53"]);
             assert!(

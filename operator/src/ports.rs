@@ -12,6 +12,7 @@ use crate::{
     admission,
     metrics::Metrics,
     observe::{self, Hub, Observer, access::ApiServer, announce::Announcer},
+    owner::Owner,
     port::{self, Limits},
     run::Ties,
     tls::{self, Identity, Keeper},
@@ -50,6 +51,10 @@ pub struct Settings {
     pub webhook: Option<SocketAddr>,
     /// Where agents reach this replica.
     pub own: Option<std::net::IpAddr>,
+    /// The name of its pod, if it is in one.
+    pub pod: Option<String>,
+    /// Whose what it makes is.
+    pub owner: Owner,
 }
 
 /// A port cannot be opened.
@@ -103,6 +108,7 @@ pub async fn open(
         secret: SECRET.to_owned(),
         webhooks: settings.webhook.map(|_| WEBHOOKS.to_owned()),
         names: names(&settings.namespace),
+        owner: settings.owner.clone(),
     };
     let (keeper, bundle) = Keeper::new(client.clone(), keeper, identity);
     tokio::spawn(keeper.run(leads.clone(), end.clone()));
@@ -116,8 +122,15 @@ pub async fn open(
 
     let (leader, leader_at) = watch::channel(None);
     let own = settings.own.map(|ip| SocketAddr::new(ip, settings.observe.port()));
-    let announcer =
-        Announcer { namespace: settings.namespace.clone(), own, leading: leads.clone(), bundle, leader };
+    let announcer = Announcer {
+        namespace: settings.namespace.clone(),
+        own,
+        pod: settings.pod.clone(),
+        owner: settings.owner.clone(),
+        leading: leads.clone(),
+        bundle,
+        leader,
+    };
     tokio::spawn(announcer.run(client.clone(), end.clone()));
 
     let listener = bind(settings.observe, "--listen-observe").await?;

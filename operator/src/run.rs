@@ -25,6 +25,7 @@ use crate::{
     leader::{self, Candidate, LeaderError, Leadership, Term},
     metrics::{Metrics, SourceLabel},
     objects::Change,
+    owner::Owner,
     reconcile::{apply, update_status},
     watch::{self, News, Source},
 };
@@ -111,6 +112,7 @@ pub async fn run(
         writer: Writer {
             recorder: Recorder::new(client.clone(), reporter),
             namespace: settings.namespace.clone(),
+            owner: settings.candidate.owner.clone(),
             room: Arc::new(Semaphore::new(WRITES)),
             metrics: metrics.clone(),
             client: client.clone(),
@@ -293,6 +295,7 @@ struct Writer {
     client: Client,
     recorder: Recorder,
     namespace: String,
+    owner: Owner,
     room: Arc<Semaphore>,
     metrics: Metrics,
     /// Until when this replica may write.
@@ -337,7 +340,9 @@ impl Writer {
                 tracing::info!(node, id, "assigning a nodeId");
                 apply::node_id(&self.client, node, uid, version, *id).await
             }
-            Write::Slices(_, writes) => apply::slices(&self.client, &self.namespace, writes).await.map(|()| String::new()),
+            Write::Slices(_, writes) => apply::slices(&self.client, &self.namespace, &self.owner, writes)
+                .await
+                .map(|()| String::new()),
             Write::Status(write) => update_status::write(&self.client, write).await,
         }
     }

@@ -91,6 +91,16 @@ pub(crate) fn set_node(name: &str, pool: &str, address: &str) -> Change {
     Change::Node(name.into(), Some(Arc::new(node)))
 }
 
+/// A Node of another operating system than Linux.
+pub(crate) fn set_windows_node(name: &str, address: &str) -> Change {
+    let object = from(json!({
+        "metadata": {"name": name, "uid": format!("uid-{name}"), "labels": {"kubernetes.io/os": "windows"}},
+        "status": {"addresses": [{"type": "InternalIP", "address": address}]},
+    }));
+    let (node, _) = objects::node(&mut Converter::default(), &object).unwrap();
+    Change::Node(name.into(), Some(Arc::new(node)))
+}
+
 /// Pod `ns/NAME` with the label `app`.
 pub(crate) fn set_pod(name: &str, app: &str, node: &str, address: &str, ready: bool) -> Change {
     let object = from(json!({

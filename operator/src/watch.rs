@@ -31,7 +31,7 @@ use kube::{
     },
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
     objects::{self, Change},
@@ -48,14 +48,20 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause. An outage of the API server is often followed by another failure, a version that is too old: kube's own
 /// pauses, up to 30 s each, would leave the operator blind for a minute.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// A failure after so long a time without any begins with the shortest pause again.
+const WELL: Duration = Duration::from_secs(20);
 
 /// Pauses of a watch after failures.
 #[derive(Clone, Copy, Debug)]
-struct Pauses(Duration);
+pub(crate) struct Pauses {
+    next: Duration,
+    /// When the last began.
+    last: Option<Instant>,
+}
 
 impl Default for Pauses {
     fn default() -> Self {
-        Self(SHORTEST_PAUSE)
+        Self { next: SHORTEST_PAUSE, last: None }
     }
 }
 
@@ -63,16 +69,19 @@ impl Iterator for Pauses {
     type Item = Duration;
 
     fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (pause * 2).min(LONGEST_PAUSE);
+        let now = Instant::now();
+        if self.last.is_some_and(|last| now > last + WELL) {
+            self.next = SHORTEST_PAUSE;
+        }
+        let pause = self.next;
+        (self.next, self.last) = ((pause * 2).min(LONGEST_PAUSE), Some(now));
         Some(pause)
     }
 }
 
 impl Backoff for Pauses {
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
+    /// Called for every event, and that a list is begun is one: it says nothing of how that ends. Time alone counts.
+    fn reset(&mut self) {}
 }
 
 /// What is watched.
@@ -304,7 +313,7 @@ where
     ) {
         let events = watcher::watcher(self.api.clone(), self.config.clone()).backoff(Pauses::default());
         let mut events = std::pin::pin!(events);
-        let mut told: Option<(String, tokio::time::Instant)> = None;
+        let mut told: Option<(String, Instant)> = None;
         while let Some(event) = events.next().await {
             let event = match event {
                 Ok(event) => event,
@@ -312,7 +321,7 @@ where
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => continue,
                 Err(error) => {
                     let text = error.to_string();
-                    let now = tokio::time::Instant::now();
+                    let now = Instant::now();
                     if told.as_ref().is_none_or(|(what, when)| *what != text || now > *when + TELL_AGAIN) {
                         tracing::warn!(
                             source = self.source.name(),
@@ -327,7 +336,10 @@ where
                     continue;
                 }
             };
-            if told.take().is_some() && news.send(News::Trouble(self.source, None)).await.is_err() {
+            // That a list is begun, again and again where it fails, is no sign that it comes through.
+            let through = !matches!(event, Event::Init);
+            if through && told.take().is_some() && news.send(News::Trouble(self.source, None)).await.is_err()
+            {
                 return;
             }
             let mut synced = false;
@@ -401,12 +413,19 @@ where
 mod tests {
     use super::*;
 
-    #[test]
-    fn pauses_double_up_to_the_longest_and_begin_anew_after_a_success() {
+    #[tokio::test(start_paused = true)]
+    async fn pauses_double_up_to_the_longest_and_begin_anew_after_a_good_time() {
         let mut pauses = Pauses::default();
-        let first: Vec<u128> = pauses.by_ref().take(7).map(|p| p.as_millis()).collect();
-        assert_eq!(first, [250, 500, 1000, 2000, 4000, 5000, 5000]);
-        pauses.reset();
+        let mut told = Vec::new();
+        for _ in 0..7 {
+            let pause = pauses.next().unwrap();
+            told.push(pause.as_millis());
+            tokio::time::advance(pause).await;
+            // The list is begun anew.
+            pauses.reset();
+        }
+        assert_eq!(told, [250, 500, 1000, 2000, 4000, 5000, 5000]);
+        tokio::time::advance(WELL).await;
         assert_eq!(pauses.next(), Some(SHORTEST_PAUSE));
     }
 }

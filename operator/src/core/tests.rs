@@ -11,7 +11,7 @@ use crate::{
     objects::Slice,
     testing::{
         balance, bl, lr, on_pool, policy_at, redirect, service_matcher, set_cut_state, set_node, set_pod,
-        set_policy, set_service, set_service_spec, set_state,
+        set_policy, set_service, set_service_spec, set_state, set_windows_node,
     },
 };
 
@@ -146,6 +146,27 @@ fn three_nodes(cluster: &mut Cluster) {
     {
         cluster.apply(set_node(name, pool, address));
     }
+}
+
+#[test]
+fn no_policy_waits_for_a_node_that_no_agent_can_be_on() {
+    let mut c = Cluster::new();
+    three_nodes(&mut c);
+    c.apply(set_windows_node("w1", "192.0.2.9"));
+    c.apply(set_service("dns", "10.96.0.10"));
+    let dns = lr("dns");
+    c.apply(set_policy(policy_at(&dns, 1, &redirect(&service_matcher("dns")))));
+    for node in ["n1", "n2", "n3"] {
+        c.apply(set_state(node, &[(&dns, "Programmed", "Programmed", 1, 1)]));
+    }
+    c.settle();
+    assert_eq!(c.conditions(&dns).last().unwrap(), "Ready=True Ready");
+    assert_eq!(c.message(&dns, "Programmed"), "3 of 3 nodes have it");
+    assert_eq!(c.core.agents().silent, 0);
+    assert_eq!(c.core.node_names().len(), 3);
+    // Its address is one of the cluster's all the same.
+    let addresses = c.slices.values().flat_map(|s| &s.endpoints).map(|e| e.address.to_string());
+    assert!(addresses.collect::<Vec<_>>().contains(&"192.0.2.9".to_owned()));
 }
 
 #[test]

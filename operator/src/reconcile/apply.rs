@@ -18,10 +18,11 @@ use kube::{
     Api, Client,
     api::{ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     objects::{self, Slice},
+    owner::Owner,
     publish::SliceWrite,
 };
 
@@ -60,11 +61,7 @@ pub async fn policy_id(
     version: &str,
     id: u32,
 ) -> Result<String, kube::Error> {
-    let patch = json!({"metadata": {
-        "uid": uid,
-        "resourceVersion": version,
-        "annotations": {ANNOTATION_SERVICE_ID: id.to_string()},
-    }});
+    let patch = numbered(uid, version, ANNOTATION_SERVICE_ID, id);
     let written =
         policies(client, policy.kind).patch_metadata(&policy.name, &params(), &Patch::Merge(patch)).await?;
     Ok(written.metadata.resource_version.unwrap_or_default())
@@ -81,26 +78,34 @@ pub async fn node_id(
     version: &str,
     id: u32,
 ) -> Result<String, kube::Error> {
-    let patch = json!({"metadata": {
-        "uid": uid,
-        "resourceVersion": version,
-        "annotations": {ANNOTATION_NODE_ID: id.to_string()},
-    }});
+    let patch = numbered(uid, version, ANNOTATION_NODE_ID, id);
     let nodes: Api<Node> = Api::all(client.clone());
     let written = nodes.patch_metadata(node, &params(), &Patch::Merge(patch)).await?;
     Ok(written.metadata.resource_version.unwrap_or_default())
+}
+
+/// A number in an annotation, if the object is still this one, and as it was seen.
+fn numbered(uid: &str, version: &str, annotation: &str, id: u32) -> Value {
+    let mut patch = json!({"metadata": {"uid": uid, "resourceVersion": version, "annotations": {}}});
+    patch["metadata"]["annotations"][annotation] = json!(id.to_string());
+    patch
 }
 
 /// Writes slices, in their order.
 ///
 /// # Errors
 /// The API server does not take one; those before it are written.
-pub async fn slices(client: &Client, namespace: &str, writes: &[SliceWrite]) -> Result<(), kube::Error> {
+pub async fn slices(
+    client: &Client,
+    namespace: &str,
+    owner: &Owner,
+    writes: &[SliceWrite],
+) -> Result<(), kube::Error> {
     let api: Api<EndpointSlice> = Api::namespaced(client.clone(), namespace);
     for write in writes {
         match write {
             SliceWrite::Apply(slice) => {
-                let object = slice_object(namespace, slice);
+                let object = slice_object(namespace, owner, slice);
                 api.patch(&slice.name, &params().force(), &Patch::Apply(object)).await?;
             }
             SliceWrite::Delete(name) => match api.delete(name, &DeleteParams::default()).await {
@@ -116,9 +121,9 @@ fn params() -> PatchParams {
     PatchParams::apply(FIELD_MANAGER)
 }
 
-/// The object of a slice.
+/// The object of a slice. A policy's goes with the policy, others with the operator.
 #[must_use]
-pub fn slice_object(namespace: &str, slice: &Slice) -> EndpointSlice {
+pub fn slice_object(namespace: &str, operator: &Owner, slice: &Slice) -> EndpointSlice {
     let labels = slice.published.iter().flat_map(Published::labels);
     let managed = [(LABEL_MANAGED_BY.to_owned(), MANAGED_BY.to_owned())];
     let owner = match &slice.published {
@@ -130,7 +135,7 @@ pub fn slice_object(namespace: &str, slice: &Slice) -> EndpointSlice {
             controller: Some(true),
             block_owner_deletion: None,
         }]),
-        _ => None,
+        _ => operator.references(),
     };
     let port = |p: &objects::Port| EndpointPort {
         name: Some(format!("{}-{}", p.protocol.as_str().to_ascii_lowercase(), p.number)),

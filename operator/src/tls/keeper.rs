@@ -11,6 +11,7 @@ use k8s_openapi::{
         admissionregistration::v1::{MutatingWebhookConfiguration, ValidatingWebhookConfiguration},
         core::v1::Secret,
     },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{
     Api, Client, Resource,
@@ -26,6 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Certificates, Identity, rotation, stored};
+use crate::{owner::Owner, watch::Pauses};
 
 /// Who says in the webhook configurations whom to trust.
 const FIELD_MANAGER: &str = "balancing-operator/webhook";
@@ -45,6 +47,8 @@ pub struct Settings {
     pub webhooks: Option<String>,
     /// Names that the certificate is made out to.
     pub names: Vec<String>,
+    /// Whose a new Secret is.
+    pub owner: Owner,
 }
 
 /// A webhook of a configuration and whom it trusts.
@@ -85,6 +89,8 @@ pub struct Keeper {
     seen: Option<Option<(String, Certificates)>>,
     /// The version of a Secret that cannot be read.
     broken: Option<String>,
+    /// Whose the Secret is that was seen last: that stays.
+    owners: Option<Vec<OwnerReference>>,
     validating: Option<Trust>,
     mutating: Option<Trust>,
 }
@@ -105,6 +111,7 @@ impl Keeper {
             bundle,
             seen: None,
             broken: None,
+            owners: None,
             validating: None,
             mutating: None,
         };
@@ -158,8 +165,10 @@ impl Keeper {
 
     fn take(&mut self, told: Told) {
         match told {
-            Told::Secret(None) => self.seen = Some(None),
+            // One that could not be read is gone too: there is nothing to replace.
+            Told::Secret(None) => (self.seen, self.broken) = (Some(None), None),
             Told::Secret(Some(secret)) => {
+                self.owners.clone_from(&secret.metadata.owner_references);
                 let version = secret.metadata.resource_version.clone().unwrap_or_default();
                 match stored::read(&secret) {
                     Ok(certificates) => self.serve(version, certificates),
@@ -211,14 +220,16 @@ impl Keeper {
 
     /// Writes the Secret; the version it got, or nothing where another replica was faster: the watch brings that.
     async fn write(
-        &self,
+        &mut self,
         version: Option<String>,
         certificates: &Certificates,
     ) -> Result<Option<String>, KeepError> {
         let (namespace, name) = (&self.settings.namespace, &self.settings.secret);
         let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         let replaces = version.is_some();
-        let secret = stored::write(namespace, name, version, certificates)?;
+        let mut secret = stored::write(namespace, name, version, certificates)?;
+        secret.metadata.owner_references =
+            if replaces { self.owners.clone() } else { self.settings.owner.references() };
         let params =
             PostParams { field_manager: Some("balancing-operator".to_owned()), ..PostParams::default() };
         let written = if replaces {
@@ -227,7 +238,10 @@ impl Keeper {
             secrets.create(&params, &secret).await
         };
         match written {
-            Ok(secret) => Ok(Some(secret.metadata.resource_version.unwrap_or_default())),
+            Ok(secret) => {
+                self.owners = secret.metadata.owner_references;
+                Ok(Some(secret.metadata.resource_version.unwrap_or_default()))
+            }
             Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(None),
             Err(error) => Err(KeepError::Secret(format!("{namespace}/{name}"), error)),
         }
@@ -299,7 +313,7 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let kind = K::kind(&()).into_owned();
-    let objects = watcher::watch_object(api, &name).default_backoff();
+    let objects = watcher::watch_object(api, &name).backoff(Pauses::default());
     pin_mut!(objects);
     let mut failing = false;
     while let Some(object) = objects.next().await {
@@ -317,5 +331,32 @@ async fn follow<K>(
                 failing = true;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_broken_secret_is_replaced_and_one_that_is_gone_is_made_anew() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let config = kube::Config::new("http://192.0.2.1".parse().unwrap());
+        let settings = Settings {
+            namespace: "elf".to_owned(),
+            secret: "x".to_owned(),
+            webhooks: None,
+            names: vec!["localhost".to_owned()],
+            owner: Owner::default(),
+        };
+        let client = Client::try_from(config).unwrap();
+        let (mut keeper, _bundle) = Keeper::new(client, settings, Arc::default());
+        let mut secret = Secret::default();
+        secret.metadata.resource_version = Some("7".to_owned());
+        keeper.take(Told::Secret(Some(Box::new(secret))));
+        assert_eq!((keeper.seen.clone(), keeper.broken.as_deref()), (Some(None), Some("7")));
+        // Whoever sees that takes it away, so that the operator makes another.
+        keeper.take(Told::Secret(None));
+        assert_eq!((keeper.seen, keeper.broken), (Some(None), None));
     }
 }

@@ -25,6 +25,9 @@ use crate::{
     objects::{Change, ClusterNode, Endpoint, NodeState, Policy, Port, Report, Slice},
 };
 
+/// Label of a node: its operating system (Kubernetes).
+const LABEL_OS: &str = "kubernetes.io/os";
+
 /// Who is concerned by changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Dirty {
@@ -87,6 +90,12 @@ struct Slot {
     name: Text,
     node: Option<Arc<ClusterNode>>,
     state: Option<NodeState>,
+}
+
+impl Slot {
+    fn can_have_agent(&self) -> bool {
+        self.node.as_deref().is_some_and(can_have_agent)
+    }
 }
 
 /// How many nodes have an agent in which state.
@@ -410,9 +419,9 @@ impl World {
             .filter_map(|r| self.policies.get(&r.policy).map(|entry| (r, &entry.selected)))
     }
 
-    /// The names of all Nodes.
+    /// The names of all Nodes on which an agent can be.
     pub fn nodes(&self) -> impl Iterator<Item = &Text> {
-        self.slots.iter().filter(|slot| slot.node.is_some()).map(|slot| &slot.name)
+        self.slots.iter().filter(|slot| slot.can_have_agent()).map(|slot| &slot.name)
     }
 
     /// Name of a node.
@@ -447,7 +456,7 @@ impl World {
     #[must_use]
     pub fn agents(&self) -> Agents {
         let mut agents = Agents::default();
-        for slot in self.slots.iter().filter(|slot| slot.node.is_some()) {
+        for slot in self.slots.iter().filter(|slot| slot.can_have_agent()) {
             match &slot.state {
                 Some(state) if state.ready => agents.ready += 1,
                 Some(_) => agents.not_ready += 1,
@@ -551,9 +560,14 @@ impl World {
     }
 }
 
-/// Does a selector take a node? Without one every node is taken.
+/// Can an agent be there? There is none for other systems than Linux.
+fn can_have_agent(node: &ClusterNode) -> bool {
+    node.node.labels.get(LABEL_OS).is_none_or(|os| os == "linux")
+}
+
+/// Does a selector take a node? Without one every node is taken on which an agent can be.
 fn takes(nodes: Option<&checked::Selector>, node: &ClusterNode) -> bool {
-    nodes.is_none_or(|selector| selector.matches(|key| node.node.labels.get(key)))
+    can_have_agent(node) && nodes.is_none_or(|selector| selector.matches(|key| node.node.labels.get(key)))
 }
 
 fn policy_of(published: &Published) -> Option<PolicyRef> {

@@ -192,12 +192,7 @@ impl Assembly {
     /// What is new since the last call, if anything is. `seen`: when the first of it was.
     pub(super) fn batch(&mut self, seen: Instant, now: Timestamp) -> Option<Batch> {
         self.complete = self.is_complete();
-        let told = Told {
-            errors: self.errors.values().cloned().collect(),
-            unread: self.unread(),
-            touch: self.touch(now),
-            notes: self.notes(),
-        };
+        let told = self.telling(now);
         let changes: Vec<ObjectChange> = if self.complete {
             let pending = std::mem::take(&mut self.pending);
             pending.into_iter().map(|(key, object)| ObjectChange { key, object }).collect()
@@ -213,6 +208,15 @@ impl Assembly {
         Some(Batch { changes, errors, unread, skipped: 0, seen, touch, notes })
     }
 
+    fn telling(&self, now: Timestamp) -> Told {
+        Told {
+            errors: self.errors.values().cloned().collect(),
+            unread: self.unread(),
+            touch: self.touch(now),
+            notes: self.notes(),
+        }
+    }
+
     fn log(&self, now: &Told) {
         let known = self.told.as_ref().map(|told| told.errors.as_slice()).unwrap_or_default();
         for e in now.errors.iter().filter(|e| !known.contains(e)) {
@@ -224,6 +228,20 @@ impl Assembly {
         let known = self.told.as_ref().map(|told| told.notes.as_slice()).unwrap_or_default();
         for note in now.notes.iter().filter(|note| !known.contains(note)) {
             tracing::warn!("{note}");
+        }
+        if let Some(why) = self.hindrance(now) {
+            tracing::warn!("{why}: until that is read nothing is programmed, and what is pinned goes on");
+        }
+    }
+
+    /// Why not everything was read once, where that is a failure and was not told yet.
+    fn hindrance<'n>(&self, now: &'n Told) -> Option<&'n str> {
+        let fails = !self.complete && self.kinds.values().any(|state| state.failing.is_some());
+        match &now.touch {
+            Touch::Waiting(why) if fails && self.told.as_ref().is_none_or(|told| told.touch != now.touch) => {
+                Some(why)
+            }
+            _ => None,
         }
     }
 
@@ -369,6 +387,22 @@ mod tests {
         assembly.take(Kind::Services, News::Listed(Vec::new()), at(6));
         assert_eq!(batch(&mut assembly, 6).unwrap().unread.len(), 3);
         assert_eq!(batch(&mut assembly, 7), None);
+    }
+
+    #[test]
+    fn what_keeps_the_first_lists_away_is_logged_once() {
+        let mut assembly = Assembly::new();
+        let hindered = |assembly: &Assembly| assembly.hindrance(&assembly.telling(at(1))).map(str::to_owned);
+        assert_eq!(hindered(&assembly), None, "it is only not there yet");
+        for why in ["failed to list nodes: forbidden", "failed to list nodes: connection refused"] {
+            assembly.take(Kind::Node, News::Failing(why.to_owned()), at(1));
+            assert_eq!(hindered(&assembly).as_deref(), Some(why));
+            assert!(assembly.batch(Instant::now(), at(1)).is_some());
+            assert_eq!(hindered(&assembly), None, "it was told");
+        }
+        let mut complete = complete();
+        complete.take(Kind::Node, News::Failing("failed to watch nodes".to_owned()), at(1));
+        assert_eq!(hindered(&complete), None, "the condition tells that");
     }
 
     #[test]

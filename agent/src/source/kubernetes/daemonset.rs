@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{item::Item, watch::News};
+use super::{item::Item, placement, watch::News};
 
 /// What the watch knows of the DaemonSet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,18 +23,17 @@ pub(crate) enum Seen {
 pub(super) struct DaemonSet {
     /// Has it a deletion timestamp?
     pub deleting: bool,
-    /// Does its nodeSelector leave the agent's node out?
+    /// Does its nodeSelector or its affinity leave the agent's node out?
     pub elsewhere: bool,
 }
 
 impl DaemonSet {
-    /// `labels` are those of the agent's Node, null where they are not known.
-    pub(super) fn new(item: &Item, labels: &Value) -> Self {
-        let selector = item.value["spec"]["template"]["spec"]["nodeSelector"].as_object();
+    /// `labels` are those of the agent's Node, called `node`, null where they are not known.
+    pub(super) fn new(item: &Item, node: &str, labels: &Value) -> Self {
         Self {
             deleting: !item.value["metadata"]["deletionTimestamp"].is_null(),
             elsewhere: labels.is_object()
-                && selector.is_some_and(|all| all.iter().any(|(key, value)| labels[key] != *value)),
+                && !placement::selects(&item.value["spec"]["template"]["spec"], node, labels),
         }
     }
 
@@ -96,7 +95,8 @@ mod tests {
 
     #[test]
     fn a_deletion_is_seen_in_the_object() {
-        let set = |metadata: Value| DaemonSet::new(&Item::new(json!({ "metadata": metadata })), &Value::Null);
+        let set =
+            |metadata: Value| DaemonSet::new(&Item::new(json!({ "metadata": metadata })), "n1", &Value::Null);
         assert_eq!(set(json!({"name": "balancing-agent"})), HERE);
         let foreground =
             json!({"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["foregroundDeletion"]});
@@ -108,6 +108,7 @@ mod tests {
         let set = |selector: Value, labels: Value| {
             DaemonSet::new(
                 &Item::new(json!({"spec": {"template": {"spec": {"nodeSelector": selector}}}})),
+                "n1",
                 &labels,
             )
         };

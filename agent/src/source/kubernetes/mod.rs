@@ -6,6 +6,7 @@ mod daemonset;
 mod door;
 mod item;
 mod kinds;
+mod placement;
 mod read;
 mod watch;
 
@@ -18,11 +19,13 @@ use std::{
 
 use balancing_api::{
     agent::SourceProgress,
+    node_state::NodeBalancingState,
     records::{Converter, Text},
 };
 use jiff::Timestamp;
 use kube::{
     Api,
+    api::DeleteParams,
     core::{ApiResource, GroupVersionKind},
 };
 use serde_json::Value;
@@ -155,18 +158,19 @@ impl Kubernetes {
     }
 
     /// At the end of the process: is the agent to leave the node with all that it attached, since its DaemonSet was
-    /// deleted? Waits a few seconds at most.
+    /// deleted or selects the node no more? Its state goes then, too. Waits a few seconds at most.
     #[must_use]
     pub fn leaves_node(&self) -> bool {
         let Some(name) = self.settings.daemonset.clone() else { return false };
         let (send, receive) = std::sync::mpsc::channel();
         let (door, namespace) = (Arc::clone(&self.door), Arc::clone(&self.settings.namespace));
         let labels = locked(&self.board.node)["labels"].clone();
+        let node = Arc::clone(&self.settings.node);
         self.runtime.spawn(async move {
             let daemonsets: Api<Item> =
                 Api::namespaced_with(door.client(), &namespace, &daemonset_resource());
             let answer = match timeout(LAST_ANSWER_WITHIN, daemonsets.get(&name)).await {
-                Ok(Ok(found)) => Answer::Found(DaemonSet::new(&found, &labels)),
+                Ok(Ok(found)) => Answer::Found(DaemonSet::new(&found, &node, &labels)),
                 Ok(Err(kube::Error::Api(status))) if status.code == 404 => Answer::NotFound,
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -184,7 +188,31 @@ impl Kubernetes {
         let seen = *locked(&self.board.daemonset);
         let leaves = seen.leaves(answer);
         tracing::info!(?seen, ?answer, leaves, "asked what became of the DaemonSet");
+        if leaves {
+            self.forget_node();
+        }
         leaves
+    }
+
+    /// Deletes the node's state, which nobody will write any more. An uninstall may have taken the right to it first:
+    /// then it stays, as the last that was heard.
+    fn forget_node(&self) {
+        let (send, receive) = std::sync::mpsc::channel();
+        let (door, node) = (Arc::clone(&self.door), Arc::clone(&self.settings.node));
+        self.runtime.spawn(async move {
+            let states: Api<NodeBalancingState> = Api::all(door.client());
+            let _ =
+                send.send(timeout(LAST_ANSWER_WITHIN, states.delete(&node, &DeleteParams::default())).await);
+        });
+        match receive.recv_timeout(LAST_ANSWER_WITHIN * 2) {
+            Ok(Ok(Ok(_))) => tracing::info!("deleted the NodeBalancingState"),
+            Ok(Ok(Err(error))) => {
+                tracing::info!("the NodeBalancingState stays: {}", watch::describe(&error));
+            }
+            Ok(Err(_)) | Err(_) => {
+                tracing::info!("the NodeBalancingState stays: the API server gave no answer")
+            }
+        }
     }
 }
 
@@ -324,7 +352,7 @@ impl Watches {
                 }
                 failing = matches!(news, News::Failing(_));
             };
-            follow(&watched, &door, |item| DaemonSet::new(&item, &Value::Null), telling).await;
+            follow(&watched, &door, |item| DaemonSet::new(&item, "", &Value::Null), telling).await;
         }
     }
 }
