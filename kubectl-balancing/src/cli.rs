@@ -103,7 +103,7 @@ pub enum Command {
         #[command(subcommand)]
         what: Option<ExplainCommand>,
     },
-    /// Check policies in files against the rules, without agent, cluster or network
+    /// Check policies in files, or those of a cluster, against the rules
     Validate(Box<ValidateArgs>),
     /// Show decisions as they are made, one a line
     ///
@@ -140,7 +140,7 @@ pub enum Command {
   kubectl balancing services --node n1 lr/node-local-dns
   kubectl balancing services --rate kube-system/kube-dns")]
     Services(Box<ServicesArgs>),
-    /// Show how a node is: agent, kernel, programs, maps, policies, and what is wrong
+    /// Show how a cluster or a node is, on one page: what works, what is wrong, and what to do
     #[command(after_help = "Examples:
   kubectl balancing status
   kubectl balancing status -o json | jq .problems")]

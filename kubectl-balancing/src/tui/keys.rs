@@ -256,7 +256,7 @@ pub const KEYS: &[Binding] = &[
     binding(&[key('S')], "S", Action::Save, Context::Any, "save what is shown: .txt, .json, .svg", ""),
     binding(&[key('R')], "R", Action::Record, Context::Any, "start or stop a recording, for --replay", ""),
     binding(&[key('m')], "m", Action::Mouse, Context::Any, "use the mouse, or leave it to the terminal", ""),
-    binding(&[key(' ')], "Space", Action::Pause, Context::Any, "stop asking the agent, or go on", "pause"),
+    binding(&[key(' ')], "Space", Action::Pause, Context::Any, "stop asking, or go on", "pause"),
     binding(&[key('r')], "r", Action::Refresh, Context::Any, "ask now", ""),
     binding(
         &[key('+'), key('=')],

@@ -398,11 +398,13 @@ impl Model {
         };
         if let Link::Lost { error, .. } = &self.link {
             let board = Arc::make_mut(&mut board);
-            board.problems.insert(0, unreachable(latest, error));
+            board.problems.insert(0, unreachable(latest, error, self.cluster));
+            let (reason, who) =
+                if self.cluster { ("Unreachable", "the cluster") } else { ("AgentStopped", "its agent") };
             for node in board.nodes.iter_mut().filter(|n| n.taken_at.is_some()) {
                 node.state = NodeState::Stale;
-                "AgentStopped".clone_into(&mut node.reason);
-                node.message = format!("its agent does not answer: {error}");
+                reason.clone_into(&mut node.reason);
+                node.message = format!("{who} does not answer: {error}");
             }
         }
         self.banner = banner(&board);
@@ -503,20 +505,33 @@ fn banner(board: &Board) -> Option<String> {
     Some(format!("{more}{}: {}", sanitise(&concerned(first)), sanitise(&first.message)))
 }
 
-/// The agent that answered before and does not now.
-fn unreachable(board: &Board, error: &str) -> ProblemItem {
+/// Who answered before and does not now.
+fn unreachable(board: &Board, error: &str, cluster: bool) -> ProblemItem {
     let nodes = board.sample.nodes.iter().map(|n| n.status.node.name.clone()).collect();
+    let (reason, object, who, next) = if cluster {
+        (
+            "Unreachable",
+            "view",
+            "the cluster",
+            "does `kubectl get nodes` answer? Nodes go on with the last good state while they cannot reach the API server",
+        )
+    } else {
+        (
+            "AgentStopped",
+            "agent",
+            "the agent",
+            "start balancing-agent again; the end of its log says why it stopped. Until then the kernel goes on with its \
+             maps; after --policy-lease (60 s) policies with a rung beneath lapse",
+        )
+    };
     ProblemItem {
         severity: Severity::Error,
-        reason: "AgentStopped".to_owned(),
-        object: "agent".to_owned(),
-        message: format!(
-            "the agent does not answer ({error}): all that is shown is old"
-        ),
-        next: "start balancing-agent again; the end of its log says why it stopped. Until then the kernel goes on with its \
-               maps; after --policy-lease (60 s) policies with a rung beneath lapse"
-            .to_owned(),
-        nodes,
+        reason: reason.to_owned(),
+        object: object.to_owned(),
+        message: format!("{who} does not answer ({error}): all that is shown is old"),
+        next: next.to_owned(),
+        // Of a cluster no node is known to be wrong.
+        nodes: if cluster { Vec::new() } else { nodes },
     }
 }
 

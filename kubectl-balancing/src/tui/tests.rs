@@ -436,6 +436,23 @@ fn cluster(size: (u16, u16)) -> Model {
 }
 
 #[test]
+fn a_cluster_that_does_not_answer_is_no_agent_that_stopped() {
+    let mut model = cluster((120, 40));
+    let lost = || Msg::Lost { error: "one:6443 refused the connection".to_owned(), attempt: 1, retry_in: 3 };
+    model.update(lost());
+    model.update(key(KeyCode::Char('6')));
+    let shown = screen(&model);
+    assert!(shown.contains("Unreachable") && shown.contains("does `kubectl get"), "{shown}");
+    assert!(!shown.contains("balancing-agent") && !shown.contains("AgentStopped"), "{shown}");
+    let mut model = self::model((120, 40));
+    "cluster prod".clone_into(&mut model.agent);
+    model.cluster = true;
+    assert!(screen(&model).contains("Asking cluster prod ..."), "{}", screen(&model));
+    model.update(lost());
+    assert!(screen(&model).contains("No answer of cluster prod yet"), "{}", screen(&model));
+}
+
+#[test]
 fn of_a_cluster_one_node_is_traced_at_a_time() {
     let mut model = cluster((120, 40));
     let press = |model: &mut Model, c: char| model.update(key(KeyCode::Char(c))).effects;

@@ -432,6 +432,13 @@ fn waiting(model: &Model) -> String {
         Link::Lost { error, .. } if model.origin != Origin::Live => {
             format!("There is nothing of {agent} in the recording yet: {}.", sanitise(error))
         }
+        Link::Lost { error, attempt, retry_in, .. } if model.cluster => format!(
+            "No answer of {agent} yet: {}. It was asked {}, again {}. Does `kubectl get nodes` answer? --context names another \
+             one. `kubectl balancing top --demo` shows this view without any.",
+            sanitise(error),
+            plural(*attempt as usize, "time", "times"),
+            if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") },
+        ),
         Link::Lost { error, attempt, retry_in, .. } => format!(
             "No answer yet: {}. The agent is asked at {agent}, {} so far, again {}. Does balancing-agent run on this machine, \
              and may you read its socket? --agent names another one. `kubectl balancing top --demo` shows this view without any.",
@@ -439,6 +446,7 @@ fn waiting(model: &Model) -> String {
             plural(*attempt as usize, "time", "times"),
             if *retry_in == 0 { "now".to_owned() } else { format!("in {retry_in}s") },
         ),
+        _ if model.cluster => format!("Asking {agent} ..."),
         _ => format!("Asking the agent at {agent} ..."),
     }
 }
@@ -449,6 +457,9 @@ fn and_matches(filter: &str) -> String {
 
 fn no_rows(model: &Model, what: What) -> String {
     match what {
+        What::Policies if model.cluster => "No policies: apply a LocalRedirectPolicy or BalancingPolicy; `kubectl balancing \
+             validate -f FILE` checks it first. `kubectl balancing top --demo` shows what it looks like."
+            .to_owned(),
         What::Policies => "No policies: the agent of this node knows none. Apply a LocalRedirectPolicy or \
              BalancingPolicy, or put its YAML into the folder that the agent's --manifests names; `kubectl balancing \
              validate -f FILE` checks it first. `kubectl balancing top --demo` shows what it looks like."
@@ -480,6 +491,9 @@ fn no_rows(model: &Model, what: What) -> String {
             }
         },
         What::Nodes => "No nodes: nobody reports.".to_owned(),
+        What::Frontends | What::Backends if model.cluster => {
+            format!("No {}: no node tells of any to the operator.", name(what))
+        }
         What::Frontends | What::Backends => {
             format!("No {}: no policy and no Service that this node serves.", name(what))
         }
