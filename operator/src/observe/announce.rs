@@ -29,6 +29,8 @@ use crate::{
 
 /// Who writes it.
 const FIELD_MANAGER: &str = "balancing-operator/leader";
+/// How long it may take.
+const PATIENCE: Duration = Duration::from_secs(15);
 /// How soon after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -145,7 +147,7 @@ impl Announcer {
             let leads = *self.leading.borrow_and_update();
             let bundle = self.bundle.borrow_and_update().clone();
             if !leads {
-                since = None;
+                (since, failing) = (None, false);
             }
             let (true, true, Some(own), Some(bundle)) = (leads, known, self.own, bundle) else { continue };
             let since = since.get_or_insert_with(|| Timestamp::now().to_string());
@@ -153,7 +155,8 @@ impl Announcer {
             if seen.as_ref().is_some_and(|seen| says_the_same(seen, &right)) {
                 continue;
             }
-            match self.announce(&all, seen.as_ref(), right).await {
+            let announced = tokio::time::timeout(PATIENCE, self.announce(&all, seen.as_ref(), right)).await;
+            match announced.unwrap_or_else(|late| Err(kube::Error::Service(late.into()))) {
                 Ok(slice) => {
                     tracing::info!(%own, "agents dial this replica from now on");
                     (seen, failing) = (Some(slice), false);

@@ -23,6 +23,7 @@ use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +34,8 @@ use crate::{owner::Owner, watch::Pauses};
 const FIELD_MANAGER: &str = "balancing-operator/webhook";
 /// How often it is looked whether a step is due: by the wall clock, which goes on while a machine sleeps.
 const LOOK: Duration = Duration::from_secs(60);
+/// How long all that is due may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// How soon after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
@@ -77,6 +80,8 @@ enum KeepError {
     Secret(String, #[source] kube::Error),
     #[error("failed to write caBundle of the {0:?} webhook configuration")]
     Webhooks(Kind, #[source] kube::Error),
+    #[error("the API server does not answer")]
+    Silent,
 }
 
 /// Keeps the certificates of a replica.
@@ -154,7 +159,7 @@ impl Keeper {
             }
             wait = LOOK;
             if *leading.borrow_and_update()
-                && let Err(error) = self.keep().await
+                && let Err(error) = timeout(PATIENCE, self.keep()).await.unwrap_or(Err(KeepError::Silent))
             {
                 let cause = std::error::Error::source(&error).map(|s| format!(": {s}")).unwrap_or_default();
                 tracing::warn!(%error, cause, "failed to keep the certificates; trying again");
