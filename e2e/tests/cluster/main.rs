@@ -18,6 +18,7 @@ mod outage;
 mod own;
 mod plugin;
 mod policies;
+mod relay;
 mod release;
 mod simulate;
 mod webhook;
@@ -54,6 +55,7 @@ const THEMES: &[Theme<Cluster>] = &[
     ("live", live::TESTS),
     ("plugin", plugin::TESTS),
     ("onlooker", onlooker::TESTS),
+    ("relay", relay::TESTS),
     ("access", access::TESTS),
     ("outage", outage::TESTS),
     ("lifecycle", lifecycle::TESTS),

@@ -225,6 +225,9 @@ fn read(client: &Client, line: &[u8]) -> Result<Line, Error> {
         .map_err(|error| Error::Event { endpoint: client.endpoint().clone(), message: error.to_string() })
 }
 
+/// What an agent of that number answered.
+type Numbered<T> = (usize, Result<T, Error>);
+
 /// What is under way.
 struct Show<'a> {
     args: &'a TraceArgs,
@@ -256,7 +259,7 @@ impl Show<'_> {
     }
 
     /// Of many answers those that were had. Where none was, the first error.
-    fn had<T>(&mut self, answers: Vec<Result<T, Error>>) -> Result<Vec<(usize, Result<T, Error>)>, Error> {
+    fn had<T>(&mut self, answers: Vec<Result<T, Error>>) -> Result<Vec<Numbered<T>>, Error> {
         let answers: Vec<_> = answers.into_iter().enumerate().collect();
         let none = answers.iter().all(|(_, a)| a.is_err());
         let first = answers.iter().find_map(|(_, a)| a.as_ref().err()).map(ToString::to_string);
