@@ -45,7 +45,7 @@ pub struct Metric {
     pub baseline: Option<f64>,
     /// Value by baseline, paired by round; with `difference` value less baseline.
     pub ratio: Option<f64>,
-    /// 95 % confidence interval of the ratio or, without one, of the value.
+    /// 99 % confidence interval of the ratio or, without one, of the value.
     pub interval: Option<[f64; 2]>,
     /// What is asked for, as text.
     pub target: Option<String>,

@@ -1,12 +1,13 @@
 //! Medians and their confidence intervals, over rounds in several loads of everything.
 //!
 //! Rounds of one load are alike: they share programs, maps, processes, and where all of these came to lie. What another
-//! run would find is told by how loads differ, so it is loads that the bootstrap draws, and never rounds.
+//! run would find is told by how loads differ, so it is loads that the bootstrap draws, and never rounds. A table has dozens
+//! of figures, and all of them are to hold at once, so their intervals are those of 99 %.
 
 /// Resamples of the bootstrap.
 const RESAMPLES: usize = 2000;
 
-/// A number with its 95 % confidence interval.
+/// A number with its 99 % confidence interval.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Estimate {
     /// The number.
@@ -76,7 +77,7 @@ pub fn estimate(loads: &[Vec<f64>]) -> Estimate {
             median(&again.collect::<Vec<_>>())
         })
         .collect();
-    Estimate { value: median(&medians), low: percentile(&drawn, 0.025), high: percentile(&drawn, 0.975) }
+    Estimate { value: median(&medians), low: percentile(&drawn, 0.005), high: percentile(&drawn, 0.995) }
 }
 
 /// Round by round `f(a, b)`.
