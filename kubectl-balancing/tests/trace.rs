@@ -152,8 +152,18 @@ fn the_past_is_shown_and_not_waited_on() {
     let agent = agent(Script { past: text(&[ONE, TWO, NEWER]), stream: "", ends: false });
     let (code, out, err) = run(&agent, &["--last", "2"]);
     assert_eq!((code, err.as_str(), out.lines().count()), (Some(0), "", 3));
-    let (code, out, err) = run(&agent, &["--last", "5", "--policy", "other"]);
+    let (code, out, err) = run(&agent, &["--last", "5", "--policy", "edge-proxy"]);
     assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "", "No events found.\n"));
+    // Of a policy that is not there nobody needs to wait for events.
+    let (code, out, err) = run(&agent, &["--last", "5", "--policy", "edge-prox"]);
+    assert_eq!((code, out.as_str()), (Some(0), ""));
+    assert!(
+        err.starts_with("note: no policy \"edge-prox\" is known") && err.contains("edge-proxy?"),
+        "{err}"
+    );
+    // The agent is that of one node.
+    let (code, _, err) = run(&agent, &["--node", "n9"]);
+    assert!(code == Some(1) && err.contains("this agent is that of node n1"), "{err}");
     let (_, out, _) = run(&agent, &["--last", "5", "--outcome", "refuse", "-o", "json"]);
     assert_eq!(out.lines().count(), 1);
 }
