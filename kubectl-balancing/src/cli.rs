@@ -79,6 +79,7 @@ pub enum Command {
     /// cases the connection went on down the ladder: to the Service, or to the address dialled.
     #[command(after_help = "Examples:
   kubectl balancing top                                    live view
+  kubectl balancing top policy node-local-dns              of one policy
   kubectl balancing top --once                             what is wrong first
   kubectl balancing top backends --once --sort-by=-selected
   kubectl balancing top --count 10 --interval 1s -o jsonl  ten samples for a program
@@ -215,13 +216,13 @@ async fn run(cli: &Cli, coloured: bool) -> anyhow::Result<u8> {
     let mut out = io::stdout().lock();
     let target = || Target::of(cli, Prompts::Allowed);
     match &cli.command {
-        Some(Command::Top(args)) if live(args) => {
-            let sort = top::check(args)?;
-            drop(out);
-            tui::shell::run(args, sort, top::source(args, target()).await?, coloured).await
-        }
         Some(Command::Top(args)) => {
-            top::check(args)?;
+            let args = &args.named()?;
+            let sort = top::check(args)?;
+            if live(args) {
+                drop(out);
+                return tui::shell::run(args, sort, top::source(args, target()).await?, coloured).await;
+            }
             let source = top::source(args, target()).await?;
             let good = top::run(args, source, &mut out, &mut io::stderr().lock(), coloured).await?;
             Ok(u8::from(!good))

@@ -40,6 +40,7 @@ use crate::{
     columns::{Row, Shown},
     explain::policy::kind_of,
     get::{self, Kind},
+    rows,
     target::Target,
     text::sanitise,
     trace::OUTCOMES,
@@ -396,6 +397,12 @@ impl Context {
         self.known().nodes.iter().map(|(name, kernel)| candidate(name, kernel)).collect()
     }
 
+    /// What `top` shows alone.
+    fn shown(&self) -> Vec<CompletionCandidate> {
+        let of = |word: &String| rows::What::from_str(word, true).is_ok_and(|w| w == rows::What::Nodes);
+        if self.words.iter().any(of) { self.nodes() } else { self.policies() }
+    }
+
     /// Frontends of policies: those of all Services may be thousands.
     fn frontends(&self) -> Vec<CompletionCandidate> {
         let of = |p: &KnownPolicy| {
@@ -613,7 +620,7 @@ fn with_live_names(command: Command, context: &Arc<Context>) -> Command {
             with(c, &[("what", kinds), ("names", names), ("sort_by", sort_by.clone())])
         })
         .mut_subcommand("services", |c| with(c, &[("frontend", frontends.clone())]))
-        .mut_subcommand("top", |c| with(c, &[("sort_by", sort_by)]))
+        .mut_subcommand("top", |c| with(c, &[("sort_by", sort_by), ("name", live(Context::shown))]))
         .mut_subcommand("trace", |c| with(c, &[("to", frontends)]))
         .mut_subcommand("validate", |c| with(c, &[("explain", rules.clone()), ("suppress", rules)]))
 }

@@ -59,7 +59,10 @@ pub struct Target {
 
 /// There is no such kind of thing.
 #[derive(Debug, thiserror::Error)]
-#[error("there is no {0:?} to get; there are policies (lr, bl), nodes, frontends (fe) and backends (be)")]
+#[error(
+    "there is no {0:?} to get; there are policies (lr, bl), nodes, frontends (fe) and backends (be), and names behind them: \
+     lr/NAME"
+)]
 pub struct UnknownKind(String);
 
 impl FromStr for Target {

@@ -1,11 +1,15 @@
 //! `top` without a terminal: samples, one after the other, as text.
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsStr, io::Write, path::PathBuf, time::Duration};
 
 use balancing_api::cli::{
     BACKEND_TOP, FRONTEND_TOP, GROUP_TOP, GroupTopItem, NODE_TOP, POLICY_TOP, PROBLEM_TOP, document,
 };
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{EnumValueParser, PossibleValue, TypedValueParser},
+    error::ErrorKind,
+};
 use serde::Serialize;
 
 pub use crate::rows::What;
@@ -14,6 +18,7 @@ use crate::{
     columns::{Row, Shown, Sort, UnknownColumn, order},
     demo::Demo,
     filter::{Filter, FilterError},
+    get::Kind,
     problems::places,
     recording::{Recorder, Replay, ReplayError},
     rows::with_rows,
@@ -48,8 +53,11 @@ pub enum Output {
 #[derive(Clone, Debug, Args)]
 pub struct TopArgs {
     /// What to show.
-    #[arg(value_enum, default_value_t, value_name = "WHAT")]
+    #[arg(value_parser = Whats, default_value = "policies", value_name = "WHAT")]
     pub what: What,
+    /// Show this policy alone, or this node: as --policy or --node.
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
     /// Print one table and end. Without a terminal, and with -o, this is the default.
     #[arg(long, conflicts_with = "count")]
     pub once: bool,
@@ -131,6 +139,70 @@ pub struct TopArgs {
     pub window: Duration,
 }
 
+/// Reads what to show, and says how one thing alone is shown.
+#[derive(Clone, Copy, Debug)]
+struct Whats;
+
+impl TypedValueParser for Whats {
+    type Value = What;
+
+    fn parse_ref(
+        &self,
+        cmd: &clap::Command,
+        arg: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<What, clap::Error> {
+        let text = value.to_str().unwrap_or_default();
+        let one = match text.parse::<crate::get::Target>() {
+            Ok(crate::get::Target { kind: Kind::Policies(_), name: Some(_) }) => {
+                Some(format!("policy {text}"))
+            }
+            Ok(crate::get::Target { kind: Kind::Nodes, name: Some(name) }) => Some(format!("node {name}")),
+            _ => None,
+        };
+        match one {
+            Some(one) => {
+                let message = format!(
+                    "invalid value {text:?} for '[WHAT]': it is shown by: kubectl balancing top {one}\n"
+                );
+                Err(clap::Error::raw(ErrorKind::InvalidValue, message).with_cmd(cmd))
+            }
+            None => EnumValueParser::<What>::new().parse_ref(cmd, arg, value),
+        }
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(What::value_variants().iter().filter_map(ValueEnum::to_possible_value)))
+    }
+}
+
+impl TopArgs {
+    /// The same, with what is named behind `policy` or `node` as its flag names it.
+    ///
+    /// # Errors
+    /// It is no name, or nothing that has one is shown.
+    pub fn named(&self) -> Result<Self, Error> {
+        let mut args = self.clone();
+        let Some(name) = args.name.take() else { return Ok(args) };
+        match args.what {
+            What::Policies if args.policy.is_none() => {
+                args.policy = Some(name.parse().map_err(|e| Error::Usage(format!("{name:?}: {e}")))?);
+            }
+            What::Nodes => args.node.push(name),
+            What::Policies => {
+                return Err(Error::Usage(format!("name one policy: {name}, or that of --policy")));
+            }
+            other => {
+                return Err(Error::Usage(format!(
+                    "{} have no names of their own: choose rows with --filter, as in --filter {name:?}",
+                    other.name()
+                )));
+            }
+        }
+        Ok(args)
+    }
+}
+
 /// Reads `--interval`.
 fn parse_interval(text: &str) -> Result<Duration, String> {
     const LEAST: Duration = Duration::from_millis(100);
@@ -180,6 +252,9 @@ pub enum Error {
     /// `--fail-if` is none.
     #[error("--fail-if: {0}")]
     FailIf(FilterError),
+    /// An argument is none.
+    #[error("{0}")]
+    Usage(String),
     /// The recording has no sample.
     #[error("the recording has no sample")]
     Empty,
@@ -201,7 +276,7 @@ impl Error {
         match self {
             Self::Target(error) => error.is_usage(),
             Self::Source(source::Error::Cluster(error)) => error.is_usage(),
-            _ => matches!(self, Self::Column(_) | Self::Filter(_) | Self::FailIf(_)),
+            _ => matches!(self, Self::Usage(_) | Self::Column(_) | Self::Filter(_) | Self::FailIf(_)),
         }
     }
 }
@@ -633,6 +708,31 @@ mod tests {
             Sample::of_one(NodeSample { status: w.status, frontends: w.programmed, counters: w.counters })
         };
         Board::new(sample(world().later(2000)), Some(&sample(world())))
+    }
+
+    #[test]
+    fn one_thing_is_named_as_elsewhere() {
+        let named = |line: &str| {
+            let args = args(line).named().map_err(|e| {
+                assert!(e.is_usage());
+                e.to_string()
+            })?;
+            Ok::<_, String>((args.policy.map(|p| p.to_string()), args.node))
+        };
+        assert_eq!(named("x top policy dns"), Ok((Some("dns".to_owned()), vec![])));
+        assert_eq!(named("x top lr lr/dns --once"), Ok((Some("lr/dns".to_owned()), vec![])));
+        assert_eq!(named("x top node n1 --node n2"), Ok((None, vec!["n2".to_owned(), "n1".to_owned()])));
+        assert_eq!(named("x top"), Ok((None, vec![])));
+        assert!(named("x top fe 10.0.0.1").unwrap_err().contains("--filter \"10.0.0.1\""));
+        assert!(named("x top policy a --policy b").unwrap_err().contains("name one policy"));
+        for (line, words) in [
+            ("x top lr/dns", "kubectl balancing top policy lr/dns"),
+            ("x top node/n1", "kubectl balancing top node n1"),
+            ("x top pods", "possible values: policies"),
+        ] {
+            let wrong = Cli::try_parse_from(line.split(' ')).unwrap_err();
+            assert!(wrong.exit_code() == 2 && wrong.to_string().contains(words), "{wrong}");
+        }
     }
 
     /// The documents are a contract: a change of these snapshots is a change of it.

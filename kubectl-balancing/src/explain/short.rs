@@ -42,11 +42,17 @@ impl ShortArgs {
             (Some(thing), None) => thing,
         };
         let Ok(Target { kind, name }) = thing.parse::<Target>() else {
-            return usage(match near(thing, COMMANDS).as_slice() {
-                [] => {
+            // Whoever types a name that holds a command's does not mean the command.
+            let alike = |command: &&&str| command.len().abs_diff(thing.len()) <= 2;
+            return usage(match near(thing, COMMANDS).iter().find(alike) {
+                Some(one) => format!("there is no {thing:?} to explain; did you mean {one}?"),
+                None if thing.contains('/') => {
                     format!("nothing of type {thing:?} can be explained: name lr/NAME, bl/NAME or node/NAME")
                 }
-                [one, ..] => format!("there is no {thing:?} to explain; did you mean {one}?"),
+                None => format!(
+                    "what is {thing:?}? A policy is explained by: kubectl balancing explain policy {thing}; a node by: kubectl \
+                     balancing explain node {thing}"
+                ),
             });
         };
         let name = match (name, &self.name) {
@@ -153,6 +159,7 @@ mod tests {
         for (line, words) in [
             ("x explain polcy", "did you mean policy?"),
             ("x explain pod/x", "name lr/NAME, bl/NAME or node/NAME"),
+            ("x explain node-local-dns", "kubectl balancing explain policy node-local-dns;"),
             ("x explain lr", "kubectl balancing explain lr/NAME"),
             ("x explain lr/a b", "explain one thing"),
             ("x explain fe/10.0.0.1:53", "explain connection --to 10.0.0.1:53"),
