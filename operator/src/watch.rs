@@ -320,7 +320,7 @@ where
                 // The version to go on from is too old, as after an outage: the watcher lists again.
                 Err(watcher::Error::WatchError(status)) if status.code == 410 => continue,
                 Err(error) => {
-                    let text = error.to_string();
+                    let text = describe(self.source, &error);
                     let now = Instant::now();
                     if told.as_ref().is_none_or(|(what, when)| *what != text || now > *when + TELL_AGAIN) {
                         tracing::warn!(
@@ -409,9 +409,32 @@ where
     }
 }
 
+/// What is wrong, and where it is clear what to do, that.
+fn describe(source: Source, error: &watcher::Error) -> String {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404 => {
+            format!("the API server has no {}: install the CustomResourceDefinitions", source.name())
+        }
+        error => error.to_string(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_installed_is_named() {
+        let failed = |code: u16| {
+            let status = kube::core::Status::failure("404 page not found", "Failed to parse").with_code(code);
+            watcher::Error::InitialListFailed(kube::Error::Api(status.boxed()))
+        };
+        assert_eq!(
+            describe(Source::States, &failed(404)),
+            "the API server has no nodebalancingstates: install the CustomResourceDefinitions"
+        );
+        assert!(describe(Source::States, &failed(403)).contains("404 page not found"));
+    }
 
     #[tokio::test(start_paused = true)]
     async fn pauses_double_up_to_the_longest_and_begin_anew_after_a_good_time() {

@@ -72,7 +72,12 @@ impl Seen {
     /// DaemonSet is deleted, in whatever order its pods go, or selects this node no more, has no successor: what it left
     /// would never follow a change again. Where the API server does not answer, or refuses since the rights were deleted first, the watch knows; a
     /// watch outlives the rights it was begun with. A DaemonSet that was never seen says nothing: the name may be wrong.
-    pub(super) const fn leaves(self, answer: Answer) -> bool {
+    ///
+    /// With its `namespace` everything in it goes, and the pods perhaps before the DaemonSet.
+    pub(super) const fn leaves(self, answer: Answer, namespace: Self) -> bool {
+        if matches!(namespace, Self::Deleting | Self::Gone) {
+            return true;
+        }
         match (answer, self) {
             (Answer::Found(found), _) => found.deleting || found.elsewhere,
             (Answer::NotFound, Self::Never) => false,
@@ -139,7 +144,15 @@ mod tests {
         let found = [Answer::Found(HERE), Answer::Found(LEAVING), Answer::Found(ELSEWHERE)];
         for seen in [Seen::Never, Seen::Present, Seen::Deleting, Seen::Gone] {
             // Now is truer than before: it may have been made again.
-            assert_eq!(found.map(|answer| seen.leaves(answer)), [false, true, true], "{seen:?}");
+            assert_eq!(
+                found.map(|answer| seen.leaves(answer, Seen::Present)),
+                [false, true, true],
+                "{seen:?}"
+            );
+            for namespace in [Seen::Deleting, Seen::Gone] {
+                assert!(found.iter().all(|answer| seen.leaves(*answer, namespace)), "{seen:?}");
+                assert!(seen.leaves(Answer::Unknown, namespace), "{seen:?}");
+            }
         }
         for (seen, not_found, unknown) in [
             (Seen::Never, false, false),
@@ -147,8 +160,9 @@ mod tests {
             (Seen::Deleting, true, true),
             (Seen::Gone, true, true),
         ] {
-            assert_eq!(seen.leaves(Answer::NotFound), not_found, "{seen:?}");
-            assert_eq!(seen.leaves(Answer::Unknown), unknown, "{seen:?}");
+            // A namespace that was never seen says nothing: the right to look at it may be missing.
+            assert_eq!(seen.leaves(Answer::NotFound, Seen::Never), not_found, "{seen:?}");
+            assert_eq!(seen.leaves(Answer::Unknown, Seen::Never), unknown, "{seen:?}");
         }
     }
 }

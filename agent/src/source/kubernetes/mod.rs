@@ -88,6 +88,8 @@ pub enum WatchError {
 struct Board {
     progress: Mutex<Vec<SourceProgress>>,
     daemonset: Mutex<Seen>,
+    /// The namespace of that.
+    namespace: Mutex<Seen>,
     /// `metadata` of the agent's Node; null where there is none.
     node: Mutex<Value>,
     /// Where the leading replica of the operator listens.
@@ -186,8 +188,9 @@ impl Kubernetes {
         });
         let answer = receive.recv_timeout(LAST_ANSWER_WITHIN * 2).unwrap_or(Answer::Unknown);
         let seen = *locked(&self.board.daemonset);
-        let leaves = seen.leaves(answer);
-        tracing::info!(?seen, ?answer, leaves, "asked what became of the DaemonSet");
+        let namespace = *locked(&self.board.namespace);
+        let leaves = seen.leaves(answer, namespace);
+        tracing::info!(?seen, ?answer, ?namespace, leaves, "asked what became of the DaemonSet");
         if leaves {
             self.forget_node();
         }
@@ -249,6 +252,7 @@ impl Watches {
         }
         if let Some(name) = &self.settings.daemonset {
             tokio::spawn(self.daemonset(name));
+            tokio::spawn(self.namespace());
         }
         let start = Timestamp::now();
         let mut assembly = Assembly::new();
@@ -351,6 +355,26 @@ impl Watches {
                     _ => {}
                 }
                 failing = matches!(news, News::Failing(_));
+            };
+            follow(&watched, &door, |item| DaemonSet::new(&item, "", &Value::Null), telling).await;
+        }
+    }
+
+    /// Is the DaemonSet's namespace being deleted? Without the right to look nothing is known of it, as before.
+    fn namespace(&self) -> impl Future<Output = ()> + Send + use<> {
+        let (door, board) = (Arc::clone(&self.door), Arc::clone(&self.board));
+        let watched = Watched {
+            resource: ApiResource::from_gvk_with_plural(
+                &GroupVersionKind::gvk("", "v1", "Namespace"),
+                "namespaces",
+            ),
+            namespace: None,
+            fields: Some(format!("metadata.name={}", self.settings.namespace)),
+        };
+        async move {
+            let telling = |news: News<DaemonSet>| {
+                let mut seen = locked(&board.namespace);
+                *seen = seen.after(&news);
             };
             follow(&watched, &door, |item| DaemonSet::new(&item, "", &Value::Null), telling).await;
         }
