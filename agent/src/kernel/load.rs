@@ -98,10 +98,16 @@ pub enum LoadError {
 /// The kernel's error and the end of the verifier's log.
 fn explain(error: &ProgramError) -> String {
     let ProgramError::LoadError { io_error, verifier_log } = error else { return error.to_string() };
-    let log = verifier_log.to_string();
-    let mut tail: Vec<&str> = log.lines().rev().take(3).collect();
+    format!("{io_error} ({})", last_words(&verifier_log.to_string()))
+}
+
+/// The end of the verifier's log, without the figures about its work that follow the reason.
+fn last_words(log: &str) -> String {
+    const FIGURES: [&str; 3] = ["verification time ", "stack depth ", "processed "];
+    let words = |line: &&str| !FIGURES.iter().any(|figure| line.starts_with(figure));
+    let mut tail: Vec<&str> = log.lines().rev().filter(words).take(3).collect();
     tail.reverse();
-    format!("{io_error} ({})", tail.join(" | "))
+    tail.join(" | ")
 }
 
 /// The oldest Linux that takes the programs. What it takes is tried; this is for words alone.
@@ -116,7 +122,10 @@ fn explained(refusal: LoadError, release: &str) -> LoadError {
     let (words, what) = UNKNOWN;
     let lacks = match &refusal {
         LoadError::Program { reason, .. } if reason.contains(words) => what,
-        LoadError::Program { .. } | LoadError::Object(_) if is_older(release) => "what the programs use",
+        // Before 5.11 maps were also refused for the limit of locked memory.
+        LoadError::Program { .. } | LoadError::Object(_) | LoadError::Pins { .. } if is_older(release) => {
+            "what the programs use, by its version"
+        }
         _ => return refusal,
     };
     LoadError::Kernel { release: release.to_owned(), lacks, source: Box::new(refusal) }
@@ -550,7 +559,8 @@ mod tests {
     #[test]
     fn what_an_old_kernel_lacks_is_told() {
         let told = |error: &LoadError| error.to_string();
-        let atomics = explained(refusal("Invalid argument (BPF_STX uses reserved fields)"), "5.10.0-30-amd64");
+        let atomics =
+            explained(refusal("Invalid argument (BPF_STX uses reserved fields)"), "5.10.0-30-amd64");
         assert_eq!(
             told(&atomics),
             "Linux 5.10.0-30-amd64 lacks compare-and-exchange and fetch-add for eBPF programs; Balancing needs Linux 5.12 or later"
@@ -558,7 +568,20 @@ mod tests {
         let cause = std::error::Error::source(&atomics).expect("what the kernel said").to_string();
         assert!(cause.starts_with("failed to load the program connect4: Invalid argument"), "{cause}");
         let ring = explained(LoadError::Object(missing("EVENTS")), "5.4.0-200-generic");
-        assert!(told(&ring).starts_with("Linux 5.4.0-200-generic lacks what the programs use; "), "{ring}");
+        let old = "Linux 5.4.0-200-generic lacks what the programs use, by its version; ";
+        assert!(told(&ring).starts_with(old), "{ring}");
+        let source = io::Error::from_raw_os_error(libc::EPERM);
+        let locked = explained(LoadError::Pins { path: "/b".into(), source }, "5.4.0-200-generic");
+        assert!(told(&locked).starts_with(old), "{locked}");
+    }
+
+    /// As Linux 5.10 writes it.
+    #[test]
+    fn the_verifiers_reason_is_told_and_not_its_figures() {
+        let log = "BPF_STX uses reserved fields\nverification time 330 usec\nstack depth 0+0\nprocessed 0 insns (limit 1000000) max_states_per_insn 0 total_states 0 peak_states 0 mark_read 0\n";
+        assert_eq!(last_words(log), "BPF_STX uses reserved fields");
+        assert_eq!(last_words("a\nb\nc\nd"), "b | c | d");
+        assert_eq!(last_words(""), "");
     }
 
     #[test]
