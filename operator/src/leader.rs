@@ -114,6 +114,12 @@ impl Race {
         })
     }
 
+    /// The lease as it was read last. One that somebody deleted is its holder's until it would have ended: the holder
+    /// does not know yet.
+    fn last(&self) -> LeaseSpec {
+        self.seen.as_ref().map(|(seen, _)| seen.clone()).unwrap_or_default()
+    }
+
     /// The lease without a holder; nothing where another holds it.
     fn surrender(&self, read: &LeaseSpec) -> Option<LeaseSpec> {
         (read.holder_identity.as_deref() == Some(&self.candidate.identity)).then(|| LeaseSpec {
@@ -284,14 +290,20 @@ async fn attempt(api: &Api<Lease>, race: &mut Race) -> Result<bool, kube::Error>
     let name = race.candidate.lease.clone();
     let params = PostParams { field_manager: Some("balancing-operator".to_owned()), ..PostParams::default() };
     let there = api.get_opt(&name).await?;
-    let read = there.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
-    let Some(spec) = race.claim(&read, Instant::now(), Timestamp::now()) else { return Ok(false) };
-    let (exists, mut metadata) = match there {
-        // With the version that was read: what another has written meanwhile is not overwritten.
-        Some(lease) => (true, lease.metadata),
-        None => (false, ObjectMeta { name: Some(name.clone()), ..ObjectMeta::default() }),
+    let read = match &there {
+        Some(lease) => lease.spec.clone().unwrap_or_default(),
+        None => race.last(),
     };
-    metadata.owner_references = metadata.owner_references.or_else(|| race.candidate.owner.references());
+    let Some(spec) = race.claim(&read, Instant::now(), Timestamp::now()) else { return Ok(false) };
+    let (exists, metadata) = match there {
+        // With the version that was read: what another has written meanwhile is not overwritten. Whose it is stays: in
+        // some clusters that takes the right to delete it.
+        Some(lease) => (true, lease.metadata),
+        None => {
+            let owner_references = race.candidate.owner.references();
+            (false, ObjectMeta { name: Some(name.clone()), owner_references, ..ObjectMeta::default() })
+        }
+    };
     let lease = Lease { metadata, spec: Some(spec) };
     match exists {
         true => api.replace(&name, &params, &lease).await?,
@@ -356,6 +368,19 @@ mod tests {
         let renewed = a.claim(&first, at(began, 30_000), "2026-01-01T00:00:00Z".parse().unwrap()).unwrap();
         assert_eq!((renewed.lease_transitions, &renewed.acquire_time), (Some(1), &first.acquire_time));
         assert_eq!(b.claim(&renewed, at(began, 36_000), clock()), None);
+    }
+
+    #[test]
+    fn a_lease_that_somebody_deleted_is_its_holders_for_its_time() {
+        let began = Instant::now();
+        let (mut a, mut b) = (Race::new(candidate("a", 15)), Race::new(candidate("b", 15)));
+        assert_eq!(b.last(), LeaseSpec::default(), "of one that was never there nobody knows");
+        let held = a.claim(&LeaseSpec::default(), began, clock()).unwrap();
+        assert_eq!(b.claim(&held, began, clock()), None);
+        assert!(a.claim(&held, at(began, 1_000), clock()).is_some());
+        assert_eq!(b.claim(&b.last(), at(began, 14_999), clock()), None);
+        assert!(a.claim(&a.last(), at(began, 4_000), clock()).is_some(), "it makes it anew at once");
+        assert!(b.claim(&b.last(), at(began, 15_000), clock()).is_some());
     }
 
     #[test]
