@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context, Result};
 
+use crate::wait;
+
 /// How long an agent may take for an answer.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,7 +38,7 @@ impl Answer {
 pub fn request(socket: &Path, method: &str, path: &str, body: Option<&[u8]>) -> Result<Answer> {
     let mut stream =
         UnixStream::connect(socket).with_context(|| format!("connect to {}", socket.display()))?;
-    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_read_timeout(Some(TIMEOUT * wait::slower()))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: agent\r\nConnection: close\r\n");
     if let Some(body) = body {

@@ -11,9 +11,12 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
-use self::report::Report;
+use self::{
+    packages::SUITES,
+    report::{Report, THEMES},
+};
 use crate::{
     bpf, images,
     process::{cargo, find, run as execute, shown},
@@ -30,19 +33,14 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("xz", "xz-utils"),
 ];
 
-/// Runs on the kernels of these suites of Debian, on all of [`packages::SUITES`] if none is named, and writes the results
-/// and the page; with `--page` alone only the page is written.
+/// Runs on the kernels of these suites of Debian, on all of [`SUITES`] if none is named, and writes the results and the
+/// page; with `--page` alone only the page is written. With `--test NAME` that test of a node runs, and nothing is written.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let root = bpf::workspace()?;
     if arguments == ["--page"] {
         return report::write_page(&root);
     }
-    let known = packages::SUITES.map(|suite| suite.name);
-    let wanted: Vec<&str> =
-        if arguments.is_empty() { known.into() } else { arguments.iter().map(String::as_str).collect() };
-    if let Some(unknown) = wanted.iter().find(|name| !known.contains(name)) {
-        bail!("{unknown} is no suite of Debian that is known here: {}", known.join(", "));
-    }
+    let Wanted { suites, tests: only } = wanted(arguments)?;
     ensure!(std::env::consts::ARCH == "x86_64", "this is made for x86-64 machines");
     setup::install(&PROGRAMS)?;
 
@@ -50,12 +48,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     // The object may change while machines run.
     let object = object(&root)?;
     let mut failed = Vec::new();
-    for name in wanted {
-        let package = packages::fetch(name, &cache()?)?;
-        let mut kernel = guest::run(&package, &suite, &work(&root).join(name))?;
-        name.clone_into(&mut kernel.debian);
+    for debian in suites {
+        let package = packages::fetch(debian.name, &cache()?)?;
+        let part = || THEMES.iter().flat_map(|theme| theme.tests).copied().collect();
+        let tests = match (only.is_empty(), debian.supported) {
+            (false, _) => only.clone(),
+            (true, true) => part(),
+            (true, false) => Vec::new(),
+        };
+        let mut kernel = guest::run(&package, &suite, &work(&root).join(debian.name), &tests)?;
+        debian.name.clone_into(&mut kernel.debian);
         kernel.object.clone_from(&object);
         failed.extend(kernel.failures());
+        if !only.is_empty() {
+            continue;
+        }
         // Read now, since others may have run meanwhile.
         let mut report = Report::read(&root).unwrap_or_default();
         report.take(kernel);
@@ -66,6 +73,33 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
     ensure!(failed.is_empty(), "not everything works on every kernel:\n{}", failed.join("\n"));
     Ok(())
+}
+
+/// What is to run.
+struct Wanted<'a> {
+    suites: Vec<&'static packages::Suite>,
+    /// Tests of a node; none: those of the table.
+    tests: Vec<&'a str>,
+}
+
+fn wanted(arguments: &[String]) -> Result<Wanted<'_>> {
+    let mut wanted = Wanted { suites: Vec::new(), tests: Vec::new() };
+    let mut arguments = arguments.iter().map(String::as_str);
+    while let Some(argument) = arguments.next() {
+        if argument == "--test" {
+            wanted.tests.push(arguments.next().context("--test takes the name of a test")?);
+        } else {
+            let known = || SUITES.iter().map(|suite| suite.name).collect::<Vec<_>>().join(", ");
+            let suite = packages::suite(argument);
+            wanted.suites.push(suite.with_context(|| {
+                format!("{argument} is no suite of Debian that is known here: {}", known())
+            })?);
+        }
+    }
+    if wanted.suites.is_empty() {
+        wanted.suites = SUITES.iter().collect();
+    }
+    Ok(wanted)
 }
 
 /// The folder of machines, for people: what their consoles said.
@@ -144,6 +178,19 @@ fn program(name: &str) -> Result<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn suites_and_tests_are_named() {
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let told = words("sid --test a::b bookworm --test a::c");
+        let Wanted { suites, tests } = wanted(&told).expect("it is right");
+        let names: Vec<_> = suites.iter().map(|suite| suite.name).collect();
+        assert_eq!((names, tests), (vec!["sid", "bookworm"], vec!["a::b", "a::c"]));
+        assert_eq!(wanted(&[]).expect("all").suites.len(), SUITES.len());
+        for wrong in ["buster", "sid --test", "--page sid"] {
+            assert!(wanted(&words(wrong)).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn the_tests_are_found_in_what_cargo_says() {

@@ -25,8 +25,9 @@ usage: cargo xtask COMMAND
   crds           write the custom resource definitions of the chart, and the table of its values, as the sources say
   images [--debug]
                  target/images/*.tar: container images of agent and operator, without a daemon
-  kernels [SUITE...] [--page]
-                 agent and eBPF object on the kernels of Debian, in virtual machines; the table of docs/reference/kernel.md
+  kernels [SUITE...] [--test NAME]... | --page
+                 agent and eBPF object on the kernels of Debian, in virtual machines; the table of docs/reference/kernel.md;
+                 with --test only those tests of a node, and no table
   bpf [--check]  build the eBPF objects, or show that the committed ones are what the sources give";
 
 fn main() -> ExitCode {

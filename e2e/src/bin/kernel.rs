@@ -53,11 +53,25 @@ fn release() -> Result<String> {
 /// What an agent says of the kernel, once its programs are attached.
 fn features(network: &Network) -> Result<Value> {
     let mut node = TestNode::new(network, "n1")?;
-    node.agent.start(&balancing_e2e::agent::Options::default())?;
+    let flags = vec!["--log-format".to_owned(), "json".to_owned()];
+    let options = balancing_e2e::agent::Options { flags, ..Default::default() };
+    node.agent.start(&options).map_err(|e| match last_error(&node.agent.log()) {
+        Some(said) => anyhow::anyhow!("{said}"),
+        None => e,
+    })?;
     let status = node.api().status()?;
     let off: Vec<_> = status.datapath.programs.iter().filter(|p| !p.attached).map(|p| &p.hook).collect();
     ensure!(off.is_empty(), "not attached: {off:?}");
     Ok(serde_json::to_value(status.kernel.features)?)
+}
+
+/// The last error of an agent's log.
+fn last_error(log: &str) -> Option<String> {
+    log.lines().rev().find_map(|line| {
+        let event: Value = serde_json::from_str(line).ok()?;
+        let message = event["message"].as_str().or(event["fields"]["message"].as_str())?;
+        (event["level"] == "ERROR").then(|| message.to_owned())
+    })
 }
 
 /// Each way in which the programs can be loaded, and what the kernel says of it.

@@ -19,14 +19,22 @@ pub(super) struct Suite {
     pub(super) name: &'static str,
     /// As people know it.
     pub(super) title: &'static str,
+    /// Is its kernel one that the product runs on? Where not, what it says is shown.
+    pub(super) supported: bool,
 }
 
 /// The suites whose kernels are tried, the oldest first.
-pub(super) const SUITES: [Suite; 3] = [
-    Suite { name: "bookworm", title: "Debian 12" },
-    Suite { name: "trixie", title: "Debian 13" },
-    Suite { name: "sid", title: "Debian unstable" },
+pub(super) const SUITES: [Suite; 4] = [
+    Suite { name: "bullseye", title: "Debian 11", supported: false },
+    Suite { name: "bookworm", title: "Debian 12", supported: true },
+    Suite { name: "trixie", title: "Debian 13", supported: true },
+    Suite { name: "sid", title: "Debian unstable", supported: true },
 ];
+
+/// The suite of that name.
+pub(super) fn suite(name: &str) -> Option<&'static Suite> {
+    SUITES.iter().find(|suite| suite.name == name)
+}
 
 /// What depends on the kernel of a suite.
 const META: &str = "linux-image-amd64";

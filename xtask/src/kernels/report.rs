@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::packages::SUITES;
+use super::packages::{SUITES, suite};
 
 const BEGIN: &str = "<!-- made by `cargo xtask kernels --page` from xtask/kernels/results.json -->\n";
 const END: &str = "<!-- end of what is made -->\n";
@@ -137,8 +137,21 @@ pub(super) enum Outcome {
 }
 
 impl Kernel {
-    /// `6.1.0-47-amd64: ...` for what does not work.
+    /// Is it one that the product need not run on, and does not?
+    fn refused(&self) -> bool {
+        self.why.is_some() && suite(&self.debian).is_some_and(|suite| !suite.supported)
+    }
+
+    /// What the agent says of a kernel that it does not run on.
+    fn refusal(&self) -> &str {
+        self.why.as_deref().and_then(|text| text.lines().next()).unwrap_or("no reason was told")
+    }
+
+    /// `Linux 6.1.0-47-amd64: ...` for what does not work.
     pub(super) fn failures(&self) -> Vec<String> {
+        if self.refused() {
+            return Vec::new();
+        }
         let told = |what: &str, why: Option<&String>| {
             let why = why.and_then(|why| why.lines().next()).unwrap_or("no reason was told");
             format!("Linux {}: {what}: {why}", self.release)
@@ -197,9 +210,10 @@ impl Report {
 
     /// The part of the page that is made.
     fn section(&self) -> String {
+        let (refused, tried): (Vec<&Kernel>, Vec<_>) = self.kernels.iter().partition(|k| k.refused());
         let mut rows: Vec<(String, Vec<String>)> = Vec::new();
         let mut row = |title: &str, cell: &dyn Fn(&Kernel) -> String| {
-            rows.push((title.to_owned(), self.kernels.iter().map(cell).collect()));
+            rows.push((title.to_owned(), tried.iter().map(|kernel| cell(kernel)).collect()));
         };
         let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
         let feature = |name: &'static str| move |k: &Kernel| yes(k.features.get(name) == Some(&true));
@@ -214,12 +228,17 @@ impl Report {
         for theme in &THEMES {
             row(theme.title, &|k| k.passed(theme));
         }
-        let title = |name: &str| SUITES.iter().find(|s| s.name == name).map_or("", |s| s.title);
-        let heads = self.kernels.iter().map(|k| format!("Linux {} ({})", k.release, title(&k.debian)));
+        let head = |k: &&Kernel| {
+            format!("Linux {} ({})", k.release, suite(&k.debian).map_or("", |suite| suite.title))
+        };
+        let heads = tried.iter().map(head);
         let mut text = format!("| | {} |\n", heads.collect::<Vec<_>>().join(" | "));
-        text += &format!("|---|{}\n", "---|".repeat(self.kernels.len()));
+        text += &format!("|---|{}\n", "---|".repeat(tried.len()));
         for (title, cells) in rows {
             text += &format!("| {title} | {} |\n", cells.join(" | "));
+        }
+        for kernel in &refused {
+            text += &format!("\n* {}: the agent does not start: `{}`", head(kernel), kernel.refusal());
         }
         for failure in self.kernels.iter().flat_map(Kernel::failures) {
             text += &format!("\n* {failure}");
@@ -324,5 +343,12 @@ mod tests {
         assert!(!old.loads(|way| way.atomics) && old.loads(|way| !way.atomics));
         let none = Kernel { why: Some("failed to load".to_owned()), release: "5".to_owned(), ..old };
         assert_eq!(none.failures(), ["Linux 5: no agent gets ready: failed to load"]);
+        let known = Kernel { debian: "bullseye".to_owned(), ..none };
+        assert!(known.failures().is_empty());
+        let section = Report { kernels: vec![known], ..Report::default() }.section();
+        assert!(
+            section.contains("* Linux 5 (Debian 11): the agent does not start: `failed to load`\n"),
+            "{section}"
+        );
     }
 }
