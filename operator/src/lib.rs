@@ -91,7 +91,8 @@ async fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
     if check {
         return check::run(client, &namespace).await;
     }
-    let identity = pod_name.clone().or_else(hostname).ok_or("failed to read the host's name; give --pod-name")?;
+    let identity =
+        pod_name.clone().or_else(hostname).ok_or("failed to read the host's name; give --pod-name")?;
     let (health, metrics) = (Arc::new(Health::default()), Metrics::default());
     let listener = health::bind(listen_health)
         .await

@@ -22,8 +22,12 @@ impl Owner {
         let found = match all.get_metadata(deployment).await {
             Ok(found) => reference(found.metadata),
             Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => {
-                tracing::warn!(deployment, namespace, error = status.message,
-                    "failed to read the operator's own Deployment: what it makes for itself outlives it");
+                tracing::warn!(
+                    deployment,
+                    namespace,
+                    error = status.message,
+                    "failed to read the operator's own Deployment: what it makes for itself outlives it"
+                );
                 None
             }
             Err(error) => return Err(error),
@@ -70,6 +74,9 @@ mod tests {
         assert_eq!(reference(meta(None)), None);
         owner.0.set(reference(meta(Some("u1"))).unwrap()).unwrap();
         let [one] = &owner.references().unwrap()[..] else { panic!("one owner") };
-        assert_eq!((one.kind.as_str(), one.uid.as_str(), one.block_owner_deletion), ("Deployment", "u1", None));
+        assert_eq!(
+            (one.kind.as_str(), one.uid.as_str(), one.block_owner_deletion),
+            ("Deployment", "u1", None)
+        );
     }
 }

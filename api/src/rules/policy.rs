@@ -402,8 +402,8 @@ fn service_matcher(report: &mut Report, frontend: &Fields<'_>) -> Option<Fronten
     let (name, namespace) = (name?, namespace?);
     if (namespace.as_str(), name.as_str()) == ("default", "kubernetes") {
         let message = "this takes over default/kubernetes, the address of the API server itself".to_owned();
-        let help = "programs that reach the API server by it, agents among them, depend on the backend pods from now on; \
-                    keep onNoBackend at Fallback";
+        let help = "programs that reach the API server by it depend on the backend pods from now on, except for \
+                    agents and operators; keep onNoBackend at Fallback";
         let place = Place::value(fields.path.key("serviceName"));
         report.add(code::API_SERVER, Severity::Info, place, message, help);
     }

@@ -132,7 +132,9 @@ fn conflict(policies: &[Policy], winner: usize, loser: usize, ports: &str) -> Se
     };
     let severity = if everywhere { Severity::Error } else { Severity::Warning };
     let nodes = if everywhere { "" } else { " on the nodes that both select" };
-    let message = format!("{ports} of {} goes to {}{nodes}: {}", l.matcher, w.reference, why(w, l));
+    let one = ports.starts_with(|c: char| c.is_ascii_digit()) && !ports.contains(' ');
+    let go = if one { "goes" } else { "go" };
+    let message = format!("{ports} of {} {go} to {}{nodes}: {}", l.matcher, w.reference, why(w, l));
     let unknown = w.created.is_none() && l.created.is_none();
     let help = format!(
         "leave the ports to one of the two, or give them node selectors that exclude each other{}",

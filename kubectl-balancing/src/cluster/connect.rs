@@ -284,8 +284,8 @@ pub async fn connect(flags: &ClusterArgs, prompts: Prompts) -> Result<Connection
     let namespace = flags.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let timeout = flags.request_timeout.unwrap_or(PATIENCE);
     let timeout = Some(timeout).filter(|t| !t.is_zero());
-    let (credentials, client) = Credentials::of(config, flags.operator_token.clone())
-        .map_err(|e| Error::Client(Box::new(e)))?;
+    let (credentials, client) =
+        Credentials::of(config, flags.operator_token.clone()).map_err(|e| Error::Client(Box::new(e)))?;
     let operator = flags.operator.clone();
     Ok(Connection { client, credentials, operator, context, server, namespace, timeout })
 }

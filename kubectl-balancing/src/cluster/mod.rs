@@ -190,7 +190,9 @@ impl Feed {
             let facts = self.read.as_ref().map(|(_, r)| r.facts(None)).unwrap_or_default();
             let mut facts = Facts { others: told.others, left_out: told.left_out, ..facts };
             if self.cluster.chosen.node_selector.is_some() {
-                facts.gaps.extend(facts.others.take().map(|o| live::together(&self.cluster.namespace, o.nodes)));
+                facts
+                    .gaps
+                    .extend(facts.others.take().map(|o| live::together(&self.cluster.namespace, o.nodes)));
             }
             let mut sample = Sample { cluster: Some(Arc::new(facts)), ..told.sample };
             if let Some((_, read)) = &self.read {

@@ -466,7 +466,10 @@ fn of_a_cluster_one_node_is_traced_at_a_time() {
     assert_eq!(press(&mut model, 't'), [node("n2")]);
     model.update(Msg::Events(events(9), 3));
     let shown = screen(&model);
-    assert!(shown.contains(" node n2 ") && shown.contains("LOST 3") && shown.contains("10.96.0.10:53"), "{shown}");
+    assert!(
+        shown.contains(" node n2 ") && shown.contains("LOST 3") && shown.contains("10.96.0.10:53"),
+        "{shown}"
+    );
     // It breaks off: what is there stays, and is not taken for what happens now.
     model.update(Msg::TraceFailed("the agent ended it".to_owned()));
     assert!(screen(&model).contains("NOT LIVE"), "{}", screen(&model));
