@@ -161,7 +161,17 @@ fn namespaces_are_required_where_the_chart_says_so(cluster: &Cluster) -> Result<
         );
         Ok(())
     })();
-    put_back().and(checked)
+    put_back().and(checked)?;
+    heeded_no_longer(&scene, dns_policy())
+}
+
+/// Waits until the API server forgets a rule that is gone, which refused this: other tests make such policies.
+fn heeded_no_longer(scene: &Scene, mut policy: Value) -> Result<()> {
+    policy["metadata"]["name"] = "after-the-rule".into();
+    scene.note(objects::place(&policy)?.path());
+    let attempt = || Ok(scene.kube.try_apply(&objects::written(policy.clone()))?.is_success().then_some(()));
+    wait::until(SOON, || "a rule that is gone is heeded no longer".to_owned(), attempt)?;
+    scene.delete(&policy)
 }
 
 fn the_operator_writes_one_annotation_of_nodes(cluster: &Cluster) -> Result<()> {
@@ -232,14 +242,14 @@ fn virtual_addresses_are_held_to_what_the_page_says(cluster: &Cluster) -> Result
     let file = file.display().to_string();
     let rule = |verb: &str| kubectl_ok(&cluster.plane, "admin", &[verb, "-f", &file]).map(drop);
     rule("apply")?;
+    let claiming = |ip: &str| {
+        let ports = json!([{"port": 53, "protocol": "UDP", "name": "dns"}]);
+        let mut policy = dns_policy();
+        policy["spec"]["frontend"] = json!({"addressMatcher": {"ip": ip, "toPorts": ports}});
+        policy["spec"]["backend"]["toPorts"] = ports;
+        policy
+    };
     let checked = (|| {
-        let claiming = |ip: &str| {
-            let ports = json!([{"port": 53, "protocol": "UDP", "name": "dns"}]);
-            let mut policy = dns_policy();
-            policy["spec"]["frontend"] = json!({"addressMatcher": {"ip": ip, "toPorts": ports}});
-            policy["spec"]["backend"]["toPorts"] = ports;
-            policy
-        };
         let refused = |ip: &str| -> Result<bool> {
             let answer = scene.kube.try_apply(&objects::written(claiming(ip)))?;
             if answer.is_success() {
@@ -254,7 +264,8 @@ fn virtual_addresses_are_held_to_what_the_page_says(cluster: &Cluster) -> Result
         ensure!(!refused("169.254.0.90")?, "an address that the rule allows is refused");
         scene.apply(&dns_policy()).map(drop)
     })();
-    rule("delete").and(checked)
+    rule("delete").and(checked)?;
+    heeded_no_longer(&scene, claiming("198.51.100.1"))
 }
 
 fn who_may_view_sees_and_writes_nothing(cluster: &Cluster) -> Result<()> {
