@@ -3,6 +3,7 @@
 //! Only read access is needed. The id of a cgroup is the inode of its folder.
 
 mod callers;
+mod containers;
 mod levels;
 mod names;
 mod tree;
@@ -30,6 +31,9 @@ pub struct CgroupAt {
 /// The cgroups of pods, by the pod's `metadata.uid`.
 pub type PodCgroups = BTreeMap<String, BTreeSet<CgroupAt>>;
 
+/// Ids of containers that had processes and have none any more, by the `metadata.uid` of their pod.
+pub type EndedContainers = BTreeMap<String, BTreeSet<String>>;
+
 /// What changed since the last time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
@@ -38,6 +42,9 @@ pub struct Changes {
     /// Pods in whose cgroups a process appeared (true), or the last one ended (false). A new pod has none at first, and
     /// is not named.
     pub alive: BTreeMap<String, bool>,
+    /// All ended containers of each pod that has got or lost one, the latest ones of many; an empty set: none, as far as
+    /// anybody can tell.
+    pub ended: EndedContainers,
     /// All that could not be looked at; pods below are not found.
     pub problems: BTreeMap<PathBuf, String>,
 }

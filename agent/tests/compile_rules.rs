@@ -102,7 +102,8 @@ impl Bed {
 
     fn add(&mut self, objects: &[&str]) {
         let operator = self.context.cluster.then(|| "elf".into());
-        let mut converter = Converter { operator, ..Converter::default() };
+        let mut converter =
+            Converter { operator, container_ids: self.context.cluster, ..Converter::default() };
         let (records, _) = manifests::objects(&objects.join("\n---\n"), &mut converter);
         let dirty = self.snapshot.apply(records.into_iter().map(ObjectChange::set));
         self.compiler.compile(&self.snapshot, &self.context, &dirty);
@@ -254,6 +255,76 @@ fn a_pod_whose_processes_have_gone_serves_nothing_whatever_the_api_says() {
     let other = WEB.replace("name: web-1,", "name: web-2,").replace("10.3.0.1", "10.3.0.2");
     bed.add(&[&other]);
     assert_eq!(bed.tcp("10.96.0.1", 80), "p> | web>10.3.0.2:8000 | Refuse");
+}
+
+#[test]
+fn a_pod_is_no_backend_while_a_container_that_its_object_calls_running_has_ended() {
+    let running = |state: &str, id: &str| {
+        let container = format!(
+            "{{name: c, containerID: 'containerd://{id}', ready: true, image: '', imageID: '', restartCount: 0, state: {{{state}: {{}}}}}}"
+        );
+        pod("c1", "10.2.0.1", "n1", true)
+            .replace("phase: Running,", &format!("phase: Running, containerStatuses: [{container}],"))
+    };
+    let local = WEB.replace(
+        "10.3.0.1], nodeName: n2, targetRef: {kind: Pod, name: web-0",
+        "10.2.0.1], nodeName: n1, targetRef: {kind: Pod, name: c1",
+    );
+    let slice = published(
+        "elf",
+        "{addresses: [10.2.0.1], nodeName: n1, targetRef: {kind: Pod, namespace: default, name: c1}}",
+    );
+    let other = "
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: web-other, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: web, port: 8000, protocol: TCP}]
+endpoints: [{addresses: [10.3.0.2], nodeName: n2, targetRef: {kind: Pod, name: web-2}}]
+";
+    let policy = lrp("p", 0, MATCH_WEB, TO_BOTH, "");
+    let objects = |pod: &str| [NODE, &local, other, pod, &policy, BALANCE, &slice].map(str::to_owned);
+    let mut bed = in_cluster(&objects(&running("running", "a")).each_ref().map(String::as_str));
+    let alive = (
+        "p>10.2.0.1:81 | web>10.2.0.1:8000,10.3.0.2:8000 | Refuse".to_owned(),
+        "b>10.2.0.1:82 | Untouched".to_owned(),
+    );
+    let dead = ("p> | web>10.3.0.2:8000 | Refuse".to_owned(), "b> | Untouched".to_owned());
+    let is = |bed: &Bed, pod: &str, wanted: &(String, String)| {
+        assert_eq!((bed.tcp("10.96.0.1", 80), bed.tcp("169.254.0.91", 80)), *wanted);
+        // What follows step by step is what all at once comes to.
+        let whole = Bed::with(bed.context.clone(), &objects(pod).each_ref().map(String::as_str));
+        assert_eq!(bed.compiler.desired(), whole.compiler.desired());
+    };
+    let end = |bed: &mut Bed, ids: &[&str]| {
+        let mut dirty = Dirty::default();
+        let ids = ids.iter().map(|id| (*id).into()).collect();
+        bed.context.set_ended_containers("uid-c1".into(), ids, &mut dirty);
+        bed.compiler.compile(&bed.snapshot, &bed.context, &dirty);
+    };
+    let mut now = running("running", "a");
+    is(&bed, &now, &alive);
+    end(&mut bed, &["init"]);
+    is(&bed, &now, &alive);
+    end(&mut bed, &["init", "a"]);
+    is(&bed, &now, &dead);
+    let message = bed.state("p").2;
+    assert!(message.contains("default/c1 is NoProcess"), "{message}");
+    // The next one runs, as the object says now.
+    now = running("running", "b");
+    bed.add(&[&now]);
+    is(&bed, &now, &alive);
+    end(&mut bed, &["init", "a", "b"]);
+    is(&bed, &now, &dead);
+    // The object says that it has ended: the rest of it decides again.
+    now = running("terminated", "b");
+    bed.add(&[&now]);
+    is(&bed, &now, &alive);
+    now = running("running", "b");
+    bed.add(&[&now]);
+    is(&bed, &now, &dead);
+    end(&mut bed, &[]);
+    is(&bed, &now, &alive);
 }
 
 #[test]

@@ -97,6 +97,7 @@ mod tests {
             phase: Phase::Running,
             ready,
             terminating: false,
+            running: Box::default(),
         }
     }
 

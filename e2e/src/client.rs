@@ -292,7 +292,15 @@ impl Server {
     /// # Errors
     /// An address or port cannot be bound.
     pub fn start(netns: &str, spec: &ServeSpec) -> Result<Self> {
-        let mut worker = Worker::start(netns, None, "serve")?;
+        Self::start_in(netns, None, spec)
+    }
+
+    /// The same in a cgroup.
+    ///
+    /// # Errors
+    /// An address or port cannot be bound, or the process cannot be put there.
+    pub fn start_in(netns: &str, cgroup: Option<&Path>, spec: &ServeSpec) -> Result<Self> {
+        let mut worker = Worker::start(netns, cgroup, "serve")?;
         worker.send(spec)?;
         match worker.reply().with_context(|| format!("the server in {netns}"))? {
             Reply::Done => Ok(Self(worker)),

@@ -50,9 +50,22 @@ pub fn identify(path: &str) -> Option<PodPath> {
     Some(PodPath { uid: pod.uid, container })
 }
 
+/// The container that a folder directly below its pod's is of, as the runtimes name it. Not that of a helper, like CRI-O's
+/// `crio-conmon-<id>.scope`, which holds other processes than the container's.
+pub(super) fn container_folder(name: &str) -> Option<String> {
+    let name = name.strip_suffix(".scope").unwrap_or(name);
+    let prefixes = ["cri-containerd-", "crio-", "docker-"];
+    let id = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+    is_container_id(id).then(|| id.to_owned())
+}
+
 /// `<id>`, `cri-containerd-<id>.scope`, `crio-<id>.scope`, ...
 fn container_id(name: &str) -> Option<String> {
     let name = name.strip_suffix(".scope").unwrap_or(name);
     let id = name.rsplit('-').next()?;
-    (id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())).then(|| id.to_owned())
+    is_container_id(id).then(|| id.to_owned())
+}
+
+fn is_container_id(id: &str) -> bool {
+    id.len() == 64 && id.bytes().all(|b| b.is_ascii_hexdigit())
 }

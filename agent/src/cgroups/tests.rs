@@ -10,7 +10,11 @@ use std::{
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::{names::PodUid, tree::Tree, *};
+use super::{
+    names::{PodUid, container_folder},
+    tree::Tree,
+    *,
+};
 use crate::config::cgroup2_mounts;
 
 const UID: &str = "0f6d4d6e-8c1a-4c39-9d2b-7e1f0a5b6c7d";
@@ -411,6 +415,86 @@ async fn the_end_of_a_pods_last_process_is_told() {
     assert_eq!(next().await, told(true), "a static pod runs again in the same cgroup");
     drop(again);
     assert_eq!(next().await, told(false));
+}
+
+#[test]
+fn folders_of_containers() {
+    for name in ["", "cri-containerd-", "crio-", "docker-"] {
+        assert_eq!(container_folder(&format!("{name}{CONTAINER}")).as_deref(), Some(CONTAINER));
+        assert_eq!(container_folder(&format!("{name}{CONTAINER}.scope")).as_deref(), Some(CONTAINER));
+    }
+    for name in [&format!("crio-conmon-{CONTAINER}.scope"), &format!("x-{CONTAINER}"), "main", "crio-", ""] {
+        assert_eq!(container_folder(name), None, "{name}");
+    }
+}
+
+/// The sandbox lives on, and so does the pod.
+#[tokio::test]
+async fn the_end_of_a_container_is_told() {
+    let container = |n: u32| format!("{n:064x}");
+    let root = Folder::cgroup();
+    let pod = format!("kubepods.slice/kubepods-pod{}.slice", UID.replace('-', "_"));
+    let sandbox = root.make(&format!("{pod}/cri-containerd-{}.scope", container(0)));
+    let first = root.make(&format!("{pod}/cri-containerd-{}.scope", container(1)));
+    let _sandbox = Sleeper::start(&sandbox);
+    let one = Sleeper::start(&first);
+    let (sender, mut receiver) = unbounded_channel();
+    let _watch = watch(&root.0, sender).unwrap();
+    let initial = receiver.recv().await.unwrap();
+    assert_eq!((initial.alive.get(UID), initial.ended), (Some(&true), BTreeMap::new()));
+    let mut next = async || {
+        let next = tokio::time::timeout(Duration::from_secs(10), receiver.recv()).await;
+        let next = next.expect("nothing is told").unwrap();
+        assert_eq!(next.pods, BTreeMap::new());
+        (next.alive, next.ended)
+    };
+    let told = |ids: &[u32]| {
+        let ids = ids.iter().map(|n| container(*n)).collect();
+        (BTreeMap::new(), BTreeMap::from([(UID.to_owned(), ids)]))
+    };
+    drop(one);
+    assert_eq!(next().await, told(&[1]));
+    let again = Sleeper::start(&first);
+    assert_eq!(next().await, told(&[]), "it runs again");
+    drop(again);
+    assert_eq!(next().await, told(&[1]));
+    // One that never has a process, and a helper of the runtime, end without a word.
+    let never = root.make(&format!("{pod}/crio-{}.scope", container(9)));
+    let helper = root.make(&format!("{pod}/crio-conmon-{}.scope", container(8)));
+    drop(Sleeper::start(&helper));
+    remove(&never);
+    // The next one is made while it is watched. It may end before it was looked at, which nobody is told of.
+    let second = root.make(&format!("{pod}/cri-containerd-{}.scope", container(2)));
+    let mut tries = 0..100;
+    let (alive, ended) = loop {
+        tries.next().expect("nothing is told");
+        drop(Sleeper::start(&second));
+        if let Ok(next) = tokio::time::timeout(Duration::from_millis(100), next()).await {
+            break next;
+        }
+    };
+    assert_eq!((alive, ended), told(&[1, 2]));
+}
+
+#[test]
+fn a_container_that_went_unseen_has_ended_with_the_next_walk() {
+    let root = Folder::cgroup();
+    let pod = format!("kubepods/pod{UID}");
+    let folder = root.make(&format!("{pod}/{CONTAINER}"));
+    let _sandbox = Sleeper::start(&root.make(&format!("{pod}/{}", "0".repeat(64))));
+    let sleeper = Sleeper::start(&folder);
+    let mut tree = Tree::new(root.0.clone()).unwrap();
+    tree.walk();
+    assert_eq!(tree.changes().unwrap().ended, BTreeMap::new());
+    drop(sleeper);
+    while fs::remove_dir(&folder).is_err() {
+        std::thread::yield_now();
+    }
+    tree.walk();
+    let ended = BTreeMap::from([(UID.to_owned(), BTreeSet::from([CONTAINER.to_owned()]))]);
+    assert_eq!(tree.changes(), Some(Changes { ended, ..Changes::default() }));
+    tree.walk();
+    assert_eq!(tree.changes(), None);
 }
 
 #[test]

@@ -13,7 +13,11 @@ use std::{
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask};
 
-use super::{CgroupAt, Changes, PodCgroups, names::pod_uid};
+use super::{
+    CgroupAt, Changes, PodCgroups,
+    containers::Containers,
+    names::{container_folder, pod_uid},
+};
 
 /// Levels that are walked: as many as the kernel programs look at.
 const MAX_LEVELS: u32 = balancing_datapath::MAX_LEVELS;
@@ -22,6 +26,8 @@ const MAX_LEVELS: u32 = balancing_datapath::MAX_LEVELS;
 #[derive(Debug)]
 struct Pod {
     uid: String,
+    /// Are there containers below it, and no other pods?
+    genuine: bool,
     cgroup: CgroupAt,
     /// Is there a process at or below it? `None`: that cannot be told.
     populated: Option<bool>,
@@ -33,9 +39,10 @@ pub(super) struct Tree {
     inotify: Inotify,
     /// Watched folders.
     watched: HashMap<WatchDescriptor, PathBuf>,
-    /// Watched files `cgroup.events`, by the pod's folder.
+    /// Watched files `cgroup.events`, by the pod's or container's folder.
     events: HashMap<WatchDescriptor, PathBuf>,
     pods: BTreeMap<PathBuf, Pod>,
+    containers: Containers,
     problems: BTreeMap<PathBuf, String>,
     /// What the last [`Changes`] left.
     told: PodCgroups,
@@ -52,6 +59,7 @@ impl Tree {
             watched: HashMap::new(),
             events: HashMap::new(),
             pods: BTreeMap::new(),
+            containers: Containers::default(),
             problems: BTreeMap::new(),
             told: PodCgroups::new(),
             told_alive: BTreeMap::new(),
@@ -78,18 +86,16 @@ impl Tree {
         self.events.clear();
         let root = self.root.clone();
         self.folder(&root, 0);
+        // Also those that are gone, which the walk did not find.
+        for path in self.containers.paths() {
+            self.look_at_container(&path);
+        }
     }
 
     /// Watches a folder and looks at what is in it. The watch comes first: what is made later is an event, and what was
     /// made before is read, so nothing is made between the two.
     fn folder(&mut self, path: &Path, level: u32) {
-        let mask = WatchMask::CREATE
-            | WatchMask::DELETE
-            | WatchMask::MOVED_FROM
-            | WatchMask::MOVED_TO
-            | WatchMask::ONLYDIR
-            | WatchMask::DONT_FOLLOW;
-        match self.inotify.watches().add(path, mask) {
+        match self.inotify.watches().add(path, folder_mask()) {
             Ok(watch) => {
                 self.watched.insert(watch, path.to_owned());
             }
@@ -119,10 +125,58 @@ impl Tree {
         }
     }
 
-    /// A folder is there: a pod's, or one that may have pods below it.
+    /// Watches a pod's folder for containers and looks at those in it. What cannot be watched is looked at with the next
+    /// walk; what cannot be looked at counts as never seen: it hides no pod.
+    fn folder_of_containers(&mut self, path: &Path, level: u32) {
+        if let Ok(watch) = self.inotify.watches().add(path, folder_mask()) {
+            self.watched.insert(watch, path.to_owned());
+        }
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            if entry.file_type().is_ok_and(|t| t.is_dir()) {
+                self.found(&entry.path(), level + 1);
+            }
+        }
+    }
+
+    /// The container's folder is there, if it is one.
+    fn found_container(&mut self, path: &Path, pod: &str) {
+        let Some(id) = path.file_name().and_then(|n| n.to_str()).and_then(container_folder) else { return };
+        self.containers.found(path, pod, id);
+        self.watch_events(path);
+        self.look_at_container(path);
+    }
+
+    fn look_at_container(&mut self, path: &Path) {
+        match fs::read_to_string(path.join(EVENTS)) {
+            Ok(text) => {
+                if let Some(populated) = says_populated(&text) {
+                    self.containers.looked(path, populated);
+                }
+            }
+            Err(error) if gone(&error) => self.containers.gone(path),
+            // It tells nothing of the container, as where there are too many open files.
+            Err(_) => {}
+        }
+    }
+
+    /// The watch comes before the first look: what happens later is an event, and what happened before is read.
+    fn watch_events(&mut self, path: &Path) {
+        if let Ok(watch) = self.inotify.watches().add(path.join(EVENTS), WatchMask::MODIFY) {
+            self.events.insert(watch, path.to_owned());
+        }
+    }
+
+    /// A folder is there: a pod's, one that may have pods below it, or one in a pod's.
     fn found(&mut self, path: &Path, level: u32) {
         if level > MAX_LEVELS {
             return;
+        }
+        if let Some(pod) = path.parent().and_then(|parent| self.pods.get(parent)) {
+            let (uid, genuine) = (pod.uid.clone(), pod.genuine);
+            self.found_container(path, &uid);
+            if genuine {
+                return;
+            }
         }
         let pod = path.file_name().and_then(|n| n.to_str()).and_then(pod_uid);
         let genuine = pod.as_ref().is_some_and(|p| p.genuine);
@@ -130,13 +184,13 @@ impl Tree {
             && let Ok(metadata) = fs::symlink_metadata(path)
         {
             let cgroup = CgroupAt { id: metadata.ino(), level };
-            // The watch comes first: what happens later is an event, and what happened before is read.
-            if let Ok(watch) = self.inotify.watches().add(path.join(EVENTS), WatchMask::MODIFY) {
-                self.events.insert(watch, path.to_owned());
-            }
-            self.pods.insert(path.to_owned(), Pod { uid: pod.uid, cgroup, populated: populated(path) });
+            self.watch_events(path);
+            let pod = Pod { uid: pod.uid, genuine, cgroup, populated: populated(path) };
+            self.pods.insert(path.to_owned(), pod);
         }
-        if !genuine {
+        if genuine {
+            self.folder_of_containers(path, level);
+        } else {
             self.folder(path, level);
         }
     }
@@ -144,6 +198,7 @@ impl Tree {
     /// A folder is gone, and all below it.
     fn gone(&mut self, path: &Path) {
         self.pods.retain(|p, _| !p.starts_with(path));
+        self.containers.gone(path);
         self.problems.retain(|p, _| !p.starts_with(path));
         self.events.retain(|_, p| !p.starts_with(path));
         let stale: Vec<WatchDescriptor> =
@@ -185,9 +240,10 @@ impl Tree {
             self.events.remove(watch);
             return;
         }
-        if let Some(path) = self.events.get(watch) {
-            if let Some(pod) = self.pods.get_mut(path) {
-                pod.populated = populated(path);
+        if let Some(path) = self.events.get(watch).cloned() {
+            match self.pods.get_mut(&path) {
+                Some(pod) => pod.populated = populated(&path),
+                None => self.look_at_container(&path),
             }
             return;
         }
@@ -218,12 +274,13 @@ impl Tree {
             }
         }
         let alive = self.alive_changes();
-        if changed.is_empty() && alive.is_empty() && self.problems == self.told_problems {
+        let ended = self.containers.changes(|uid| now.contains_key(uid));
+        if changed.is_empty() && alive.is_empty() && ended.is_empty() && self.problems == self.told_problems {
             return None;
         }
         self.told = now;
         self.told_problems.clone_from(&self.problems);
-        Some(Changes { pods: changed, alive, problems: self.problems.clone() })
+        Some(Changes { pods: changed, alive, ended, problems: self.problems.clone() })
     }
 
     /// In which pods processes appeared, and in which the last one ended, with or without its cgroup.
@@ -246,13 +303,26 @@ impl Tree {
     }
 }
 
+/// Folders that come and go below one.
+fn folder_mask() -> WatchMask {
+    WatchMask::CREATE
+        | WatchMask::DELETE
+        | WatchMask::MOVED_FROM
+        | WatchMask::MOVED_TO
+        | WatchMask::ONLYDIR
+        | WatchMask::DONT_FOLLOW
+}
+
 /// The file of a cgroup that changes when its first process appears or its last one ends (cgroup-v2.rst).
 const EVENTS: &str = "cgroup.events";
 
 /// Is there a process at or below the cgroup?
 fn populated(cgroup: &Path) -> Option<bool> {
-    let text = fs::read_to_string(cgroup.join(EVENTS)).ok()?;
-    let value = text.lines().find_map(|line| line.strip_prefix("populated "))?;
+    says_populated(&fs::read_to_string(cgroup.join(EVENTS)).ok()?)
+}
+
+fn says_populated(events: &str) -> Option<bool> {
+    let value = events.lines().find_map(|line| line.strip_prefix("populated "))?;
     Some(value.trim() != "0")
 }
 

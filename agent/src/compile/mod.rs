@@ -58,6 +58,9 @@ pub struct NodeContext {
     /// Uids of pods whose cgroup had processes and has none any more: no backends, whatever the API says. Empty with a
     /// folder of manifests, where the objects alone decide.
     pub lifeless: HashSet<Text>,
+    /// Ids of containers whose cgroup had processes and has none any more, by the uid of their pod. A pod is no backend
+    /// while its object calls one of them running. Empty with a folder of manifests.
+    pub ended_containers: HashMap<Text, HashSet<Text>>,
 }
 
 impl NodeContext {
@@ -93,24 +96,44 @@ impl NodeContext {
         }
     }
 
+    /// Sets the containers of a pod that have ended, none: it has none such. Tells `dirty` if that changed anything.
+    pub fn set_ended_containers(&mut self, uid: Text, ids: HashSet<Text>, dirty: &mut Dirty) {
+        let changed = if ids.is_empty() {
+            self.ended_containers.remove(&uid).is_some()
+        } else {
+            let old = self.ended_containers.insert(Arc::clone(&uid), ids);
+            old.as_ref() != self.ended_containers.get(&uid)
+        };
+        if changed {
+            dirty.cgroups.insert(uid);
+        }
+    }
+
+    /// Has the pod no process any more, or a container that its object calls running?
+    fn has_ended(&self, pod: &Pod) -> bool {
+        let ended = || self.ended_containers.get(&pod.uid);
+        self.lifeless.contains(&pod.uid)
+            || ended().is_some_and(|ids| pod.running.iter().any(|id| ids.contains(id)))
+    }
+
     /// Can the pod be a backend, as far as the API and its cgroup say?
     #[must_use]
     pub fn usability(&self, pod: &Pod) -> Usability {
         match pod.usability() {
-            Usability::Ready if self.lifeless.contains(&pod.uid) => Usability::NoProcess,
+            Usability::Ready if self.has_ended(pod) => Usability::NoProcess,
             usability => usability,
         }
     }
 
-    /// Has the pod with this full name no process any more? Pods of other nodes are not known, and have.
+    /// The same of the pod with this full name. Pods of other nodes are not known, and have not.
     fn is_lifeless(&self, snapshot: &Snapshot, full_name: PodName<'_>) -> bool {
-        if self.lifeless.is_empty() {
+        if self.lifeless.is_empty() && self.ended_containers.is_empty() {
             return false;
         }
         let full_name = full_name.to_string();
         let name = full_name.split_once('/').map(|(namespace, name)| Name::new(namespace, name));
         let pod = name.and_then(|name| snapshot.pod(&name));
-        pod.is_some_and(|pod| self.lifeless.contains(&pod.uid))
+        pod.is_some_and(|pod| self.has_ended(pod))
     }
 }
 

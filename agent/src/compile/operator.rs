@@ -58,6 +58,7 @@ mod tests {
             phase: Phase::Running,
             ready: false,
             terminating: true,
+            running: Box::default(),
         }
     }
 

@@ -229,6 +229,10 @@ impl Worker {
             for (uid, alive) in changes.alive {
                 core.context.set_lifeless(uid.as_str().into(), !alive, &mut dirty);
             }
+            for (uid, ids) in changes.ended {
+                let ids = ids.iter().map(|id| id.as_str().into()).collect();
+                core.context.set_ended_containers(uid.as_str().into(), ids, &mut dirty);
+            }
             core.forget_lifeless();
         }
         core.compile(&dirty);

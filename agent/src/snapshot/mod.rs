@@ -150,6 +150,10 @@ impl Snapshot {
         let new = pod.clone();
         let Some(old) = replace(&mut self.pods, &name, pod) else { return };
         if let Some(old) = old {
+            if new.as_ref().is_some_and(|new| new.running != old.running) {
+                // Containers are compared with cgroups; endpoints of Services depend on that, not on the rest of a pod.
+                dirty.cgroups.insert(Arc::clone(&old.uid));
+            }
             if let Some(node) = &old.node
                 && let Some(all) = self.pods_of.get_mut(node)
             {

@@ -48,6 +48,16 @@ pub struct Converter {
     /// Namespace of the operator: what it publishes counts there, and nowhere else, since whoever may write
     /// EndpointSlices in some namespace would otherwise say where policies lead.
     pub operator: Option<Text>,
+    /// Keep the ids of running containers: for pods of the own node, whose cgroups can be looked at.
+    pub container_ids: bool,
+}
+
+/// `status.containerStatuses[].containerID` of those that run, without the runtime's name before `://`.
+fn running_containers(status: Option<&v1::PodStatus>) -> Box<[Text]> {
+    let all = status.and_then(|s| s.container_statuses.as_deref()).unwrap_or_default();
+    let running = all.iter().filter(|c| c.state.as_ref().is_some_and(|state| state.running.is_some()));
+    let id = |c: &v1::ContainerStatus| Some(c.container_id.as_deref()?.split_once("://")?.1.into());
+    running.filter_map(id).collect()
 }
 
 fn annotation<'a>(meta: &'a ObjectMeta, name: &str) -> Option<&'a str> {
@@ -333,6 +343,7 @@ impl Converter {
             phase,
             ready: conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"),
             terminating: meta.deletion_timestamp.is_some(),
+            running: if self.container_ids { running_containers(status) } else { Box::default() },
         })
     }
 }
@@ -517,6 +528,34 @@ mod tests {
         }
         let mirror = json!({"name": "p", "uid": "u", "annotations": {"kubernetes.io/config.mirror": "hash"}});
         assert_eq!(&*pod(mirror, status("Running", "True")).uid, "hash");
+    }
+
+    #[test]
+    fn running_containers_are_kept_where_they_are_asked_for() {
+        let pod = from(json!({"metadata": {"name": "p"}, "status": {
+            "initContainerStatuses": [
+                {"name": "i", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                 "containerID": "containerd://init", "state": {"running": {}}},
+            ],
+            "containerStatuses": [
+                {"name": "a", "image": "", "imageID": "", "ready": true, "restartCount": 1,
+                 "containerID": "containerd://aa", "state": {"running": {}},
+                 "lastState": {"terminated": {"exitCode": 1, "containerID": "containerd://old"}}},
+                {"name": "b", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                 "containerID": "cri-o://bb", "state": {"terminated": {"exitCode": 0}}},
+                {"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                 "state": {"waiting": {}}},
+                {"name": "d", "image": "", "imageID": "", "ready": true, "restartCount": 0, "state": {"running": {}}},
+                {"name": "e", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+                 "containerID": "docker://ee", "state": {"running": {}}},
+            ],
+        }}));
+        let running = |container_ids: bool| {
+            let mut converter = Converter { container_ids, ..Converter::default() };
+            converter.pod(&pod).unwrap().running.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(running(true), ["aa", "ee"]);
+        assert!(running(false).is_empty());
     }
 
     #[test]

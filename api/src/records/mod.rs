@@ -340,6 +340,9 @@ pub struct Pod {
     pub ready: bool,
     /// Has it a deletion timestamp?
     pub terminating: bool,
+    /// Ids of the containers that its status calls running, without init and ephemeral ones; empty unless
+    /// [`Converter::container_ids`](convert::Converter::container_ids) asks for them.
+    pub running: Box<[Text]>,
 }
 
 /// Whether a pod can be a backend of a policy.
@@ -357,7 +360,7 @@ pub enum Usability {
     NotReady,
     /// It has no address.
     NoAddress,
-    /// Its cgroup had processes and has none any more, whatever the API says.
+    /// Its cgroup, or that of a container that is said to run, had processes and has none any more, whatever the API says.
     NoProcess,
 }
 

@@ -7,6 +7,7 @@ mod access;
 mod agree;
 mod bed;
 mod chart;
+mod ends;
 mod fixtures;
 mod hostile;
 mod lifecycle;
@@ -58,6 +59,7 @@ const THEMES: &[Theme<Cluster>] = &[
     ("relay", relay::TESTS),
     ("access", access::TESTS),
     ("outage", outage::TESTS),
+    ("ends", ends::TESTS),
     ("lifecycle", lifecycle::TESTS),
     ("own", own::TESTS),
     ("release", release::TESTS),

@@ -246,7 +246,8 @@ impl Watches {
     async fn run(self, stop: CancellationToken, mut sink: impl FnMut(Batch)) {
         let (send, mut heard) = mpsc::unbounded_channel::<Heard>();
         let operator = Some(Arc::clone(&self.settings.namespace));
-        let converter = Arc::new(Mutex::new(Converter { operator, ..Converter::default() }));
+        let converter =
+            Arc::new(Mutex::new(Converter { operator, container_ids: true, ..Converter::default() }));
         for kind in Kind::ALL {
             tokio::spawn(self.objects(kind, Arc::clone(&converter), send.clone()));
         }
