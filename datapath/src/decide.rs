@@ -3,7 +3,7 @@
 use core::ops::Deref;
 
 use crate::layout::{
-    Backend, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE, FRONTEND_SERVICE,
+    Backend, FRONTEND_CALLERS, FRONTEND_POLICY_AFFINITY, FRONTEND_QOS, FRONTEND_REFUSE,
     FRONTEND_SERVICE_AFFINITY, Frontend, FrontendKey, Rung,
 };
 
@@ -138,9 +138,9 @@ fn pick<M: Maps>(maps: &M, rung: Rung, key: &FrontendKey) -> Option<(u32, Backen
 
 /// Decides what happens to a flow to `key`; `None`: it is no frontend.
 ///
-/// The ladder is policy rung, Service rung, then refusal or nothing. The policy's rung is asked in the order: is the caller
-/// exempt, does it exist, is the agent alive, is the limit reached; so a budget is spent only by a redirect that happens,
-/// and a caller that is exempt is not refused by the policy either.
+/// The ladder is policy rung, Service rung, then refusal or nothing. The policy's rung is asked in the order: does it
+/// exist, is the caller exempt, is the agent alive, is the limit reached; so a budget is spent only by a redirect that
+/// happens.
 #[inline(always)]
 pub fn decide<M: Maps>(maps: &M, key: &FrontendKey) -> Option<Decision> {
     let frontend = maps.frontend(key)?;
@@ -149,10 +149,10 @@ pub fn decide<M: Maps>(maps: &M, key: &FrontendKey) -> Option<Decision> {
 
     let reason = if frontend.policy == 0 {
         PolicyReason::None
-    } else if flags & FRONTEND_CALLERS != 0 && maps.exempt(frontend.policy) {
-        PolicyReason::ExemptCaller
     } else if frontend.policy_rung.count == 0 {
         PolicyReason::NoBackend
+    } else if flags & FRONTEND_CALLERS != 0 && maps.exempt(frontend.policy) {
+        PolicyReason::ExemptCaller
     } else if frontend.service_rung.count != 0 && maps.stale() {
         PolicyReason::AgentStale
     } else if flags & FRONTEND_QOS != 0 && !maps.admit(frontend.policy) {
@@ -194,10 +194,7 @@ pub fn decide<M: Maps>(maps: &M, key: &FrontendKey) -> Option<Decision> {
             });
         }
     }
-    // Without a Service's rung it is the policy that refuses.
-    let exempt = matches!(reason, PolicyReason::ExemptCaller) && flags & FRONTEND_SERVICE == 0;
-    let refuse = flags & FRONTEND_REFUSE != 0 && !exempt;
-    let outcome = if refuse { Outcome::Refuse } else { Outcome::Untouched };
+    let outcome = if flags & FRONTEND_REFUSE != 0 { Outcome::Refuse } else { Outcome::Untouched };
     let backend = Backend::default();
     Some(Decision { outcome, reason, policy: frontend.policy, flags, backend, index: 0, offset: 0 })
 }

@@ -42,16 +42,23 @@ pub fn expected(objects: &[Value], rules: &Rules, flow: &Flow) -> Expected {
     for policy in policies {
         let Some(port) = leads_to(objects, rules, policy, flow.to.address, dialled) else { continue };
         let to = backends(objects, rules, policy, port, flow.to.address.is_ipv4());
-        let redirects = policy["kind"] == "LocalRedirectPolicy";
-        let exempt = is_operator(objects, rules, &flow.from)
-            || redirects && is_exempt(objects, rules, policy, &flow.from);
-        return match (to.is_empty(), exempt) {
-            (true, false) if policy["spec"]["config"]["onNoBackend"] == "Refuse" => Expected::Refuse,
-            // Where the others are refused there is nothing beneath.
-            (true, true) if policy["spec"]["config"]["onNoBackend"] == "Refuse" => Expected::Untouched,
-            (true, _) | (_, true) => beneath(),
-            (false, false) if redirects => Expected::Redirect(to),
-            (false, false) => Expected::Balance(to),
+        if to.is_empty() {
+            return if policy["spec"]["config"]["onNoBackend"] == "Refuse" {
+                Expected::Refuse
+            } else {
+                beneath()
+            };
+        }
+        if is_operator(objects, rules, &flow.from) {
+            return beneath();
+        }
+        if policy["kind"] == "BalancingPolicy" {
+            return Expected::Balance(to);
+        }
+        return if is_exempt(objects, rules, policy, &flow.from) {
+            beneath()
+        } else {
+            Expected::Redirect(to)
         };
     }
     beneath()

@@ -3,8 +3,8 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use balancing_datapath::{
-    Backend, FRONTEND_CALLERS, FRONTEND_REFUSE, FRONTEND_SERVICE, Frontend, FrontendKey, Kept, Maps, Outcome,
-    Rung, SCOPE_ANY, addr_from_ip, decide, ip_from_addr,
+    Backend, FRONTEND_CALLERS, FRONTEND_REFUSE, Frontend, FrontendKey, Kept, Maps, Outcome, Rung, SCOPE_ANY,
+    addr_from_ip, decide, ip_from_addr,
 };
 
 use super::Expected;
@@ -68,9 +68,8 @@ pub fn shares(ladder: &Ladder, exempt: bool) -> (Option<Outcome>, BTreeMap<(IpAd
     let service = ladder.service.as_ref().map(|r| &*r.backends).unwrap_or_default();
     let service_rung = rung(&mut backends, service);
     let refuse = if ladder.otherwise == Otherwise::Refuse { FRONTEND_REFUSE } else { 0 };
-    let of_service = if ladder.service.is_some() { FRONTEND_SERVICE } else { 0 };
     let frontend = Frontend {
-        flags: refuse | of_service | FRONTEND_CALLERS,
+        flags: refuse | FRONTEND_CALLERS,
         policy: u32::from(policy.is_some()),
         policy_rung,
         service_rung,

@@ -149,22 +149,6 @@ fn without_backends_the_flow_is_left_alone_or_refused() {
     assert_eq!(w.budget.get(), 1, "a redirect that does not exist spends no budget");
 }
 
-/// The agent would never hear again of what refuses it.
-#[test]
-fn an_exempt_caller_is_not_refused() {
-    let mut w = World { exempt: true, ..world(FRONTEND_CALLERS | FRONTEND_REFUSE) };
-    let frontend = w.frontend.as_mut().unwrap();
-    frontend.flags &= !FRONTEND_SERVICE;
-    frontend.policy_rung.count = 0;
-    frontend.service_rung.count = 0;
-    assert_eq!(decided(&w), (Outcome::Untouched, PolicyReason::ExemptCaller, 0));
-    w.frontend.as_mut().unwrap().flags |= FRONTEND_SERVICE;
-    let by_service = (Outcome::Refuse, PolicyReason::ExemptCaller, 0);
-    assert_eq!(decided(&w), by_service, "a Service without endpoints refuses everybody");
-    w.exempt = false;
-    assert_eq!(decided(&w), (Outcome::Refuse, PolicyReason::NoBackend, 0));
-}
-
 #[test]
 fn a_socket_keeps_its_backend_on_each_rung_while_it_is_a_member() {
     let mut w = World { kept: [30, 50], random: 0, ..world(FRONTEND_QOS) };
