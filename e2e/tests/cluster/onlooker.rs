@@ -229,6 +229,8 @@ fn node(cluster: &Cluster, scene: &Scene, name: &str, zone: &str) -> Result<()> 
             }],
         },
     });
+    // An agent of an earlier test may have left one.
+    scene.delete(&state)?;
     scene.create(&state)?;
     scene
         .kube
