@@ -20,7 +20,7 @@ pub const CLUSTER_STATUS: &str = "ClusterStatus";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Gap {
-    /// What is missing for that, in words: `nodes`, `rates`, `agents that stopped`.
+    /// What is missing for that, in words: `nodes`, `rates`, `state of agents and operator`.
     pub missing: String,
     /// The verb that failed: `list`, `get`.
     pub verb: String,
@@ -72,7 +72,8 @@ pub struct ClusterStatus {
     /// Agents; absent where pods cannot be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agents: Option<Replicas>,
-    /// Do the nodes do what their objects ask for, all of them joined? Absent where nothing of them can be read.
+    /// Do the nodes do what their objects ask for, all of them joined? Absent where that is not known: nothing of them
+    /// can be read, or their pods are not Ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub works: Option<Works>,
     /// The answer in one sentence.
@@ -99,12 +100,13 @@ pub struct ClusterStatus {
     pub gaps: Vec<Gap>,
 }
 
-/// Nodes that do not work, for one reason.
+/// Nodes that do not work, or of which that is not known, for one reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct BrokenNodes {
-    /// How far they work.
-    pub works: Works,
+    /// How far they work; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub works: Option<Works>,
     /// Why not, in one sentence.
     pub summary: String,
     /// Their names.

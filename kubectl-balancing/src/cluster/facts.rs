@@ -13,7 +13,7 @@ use balancing_api::{
     cli::{Coverage, PolicyTopItem},
     names::{condition, reason},
     node_state::{NodeBalancingState, NodeBalancingStateStatus, NodePolicyState},
-    overview::{Gap, PolicySummary, Replicas},
+    overview::{Gap, PolicySummary},
     policy::{OnNoBackend, PolicyKind, PolicyNodes, PolicyObjectStatus, PolicyRef},
     rules::{
         Policy, check,
@@ -315,17 +315,20 @@ impl Facts {
     }
 }
 
-/// The pod of an agent.
+/// The pod of an agent, or of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AgentPod {
     /// Its name.
     pub name: String,
-    /// The node it runs on.
+    /// The node it runs on; empty where it has none yet.
     pub node: String,
     /// Does its container run?
     pub runs: bool,
     /// Is it Ready?
     pub ready: bool,
+    /// Has the cluster lost sight of its node? Then its Ready condition is taken away, and that of its containers is as
+    /// the kubelet left it.
+    pub lost: bool,
     /// Why not, as `kubectl get pods` has it.
     pub why: String,
 }
@@ -334,25 +337,36 @@ impl AgentPod {
     /// A pod of its object; none where it has no node yet.
     #[must_use]
     pub fn of(pod: &Value) -> Option<Self> {
+        Some(Self::read(pod)).filter(|p| !p.node.is_empty())
+    }
+
+    /// A pod of its object.
+    #[must_use]
+    pub fn read(pod: &Value) -> Self {
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let node = text("/spec/nodeName");
         let containers = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
         let stopped = containers.into_iter().flatten().find(|c| c["state"]["running"].is_null());
         let phase = text("/status/phase");
         let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-        let ready = conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True");
+        let is_true =
+            |kind: &str| conditions.into_iter().flatten().any(|c| c["type"] == kind && c["status"] == "True");
+        let ready = is_true("Ready");
+        let gates = pod.pointer("/spec/readinessGates").and_then(Value::as_array);
+        let gated = gates.is_some_and(|g| !g.is_empty());
         let why = stopped.and_then(|c| {
             let state = &c["state"];
             let reason = state["waiting"]["reason"].as_str().or(state["terminated"]["reason"].as_str());
             reason.map(str::to_owned)
         });
-        (!node.is_empty()).then(|| Self {
+        Self {
             name: text("/metadata/name").to_owned(),
             node: node.to_owned(),
             runs: phase == "Running" && stopped.is_none(),
             ready,
+            lost: !ready && !gated && is_true("ContainersReady"),
             why: why.unwrap_or_else(|| phase.to_owned()),
-        })
+        }
     }
 }
 
@@ -369,8 +383,8 @@ pub struct Read {
     pub states: Option<Vec<NodeState>>,
     /// Pods of agents; none where they could not be read.
     pub agents: Option<Vec<AgentPod>>,
-    /// Replicas of the operator; none where their pods could not be read.
-    pub operator: Option<Replicas>,
+    /// Pods of the operator; none where they could not be read.
+    pub operators: Option<Vec<AgentPod>>,
     /// The nodes that are chosen; none is all of them.
     pub chosen: Option<BTreeSet<String>>,
     /// Are policies chosen by their labels, so that there are more than these?
@@ -420,10 +434,11 @@ impl Read {
         }
     }
 
-    /// The pod of a node's agent.
+    /// The pod of a node's agent: of two, of which one takes the other's place, the one that is Ready.
     #[must_use]
     pub fn agent_of(&self, node: &str) -> Option<&AgentPod> {
-        self.agents.iter().flatten().find(|p| p.node == node)
+        let pods = self.agents.iter().flatten().filter(|p| p.node == node);
+        pods.max_by_key(|p| (p.runs && p.ready, p.runs))
     }
 
     /// Has the agent of a node stopped, as far as pods can be read?

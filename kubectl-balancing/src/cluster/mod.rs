@@ -6,6 +6,7 @@ pub mod flags;
 pub mod live;
 pub mod node;
 pub mod part;
+mod pods;
 pub mod policy;
 pub mod read;
 pub mod relay;

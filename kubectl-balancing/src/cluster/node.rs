@@ -14,6 +14,7 @@ use owo_colors::OwoColorize;
 use super::{
     Cluster, Wanted,
     facts::{NodeState, Read, addresses},
+    pods::{self, Doubt},
     read::{NODES, STATES, gap_text},
 };
 use crate::{
@@ -117,7 +118,12 @@ fn explain(state: &NodeState, node: &NodeSample, read: &Read) -> NodeExplanation
     let status = &node.status;
     let policies = explained_policies(status);
     let checks = checks(state, &policies, read);
-    let (works, summary) = judged(&checks);
+    let (works, summary) = match (judged(&checks), Doubt::about(read, &state.name)) {
+        ((Works::Yes, _), Some(doubt)) => {
+            (Works::Partly, format!("{}: what follows is what it said last", doubt.summary()))
+        }
+        (judged, _) => judged,
+    };
     NodeExplanation {
         name: state.name.clone(),
         healthy: works == Works::Yes,
@@ -214,6 +220,16 @@ fn agent_runs(state: &NodeState, read: &Read) -> Check {
             expected,
             format!("kubectl logs -n {} --previous {}", read.namespace, pod.name),
         ),
+        (Some(_), Some(pod)) if !pod.ready => check(
+            code,
+            CheckStatus::Warning,
+            match pod.lost {
+                true => "the node is NotReady: what follows is what it said last".to_owned(),
+                false => format!("the agent's pod {} runs and is not Ready", pod.name),
+            },
+            "a pod that is Ready: else what the node does now is not known",
+            pods::look_at(pod, &read.namespace),
+        ),
         (Some(_), Some(pod)) => {
             check(code, CheckStatus::Passed, format!("pod {} runs", pod.name), "", String::new())
         }
@@ -275,4 +291,63 @@ fn text(e: &NodeExplanation, read: &Read, colour: bool) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::facts::AgentPod;
+
+    /// What is said of node n1, all of whose conditions are good but that of its programs.
+    fn said(programs: &str, (runs, ready, lost): (bool, bool, bool)) -> (Works, String, Check) {
+        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Why", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let state = NodeState::of(&json!({
+            "apiVersion": "balancing.elf.io/v1beta1", "kind": "NodeBalancingState", "metadata": {"name": "n1"},
+            "status": {"agentVersion": "0.1.0", "conditions": [
+                condition("ProgramsAttached", programs), condition("SourcesSynced", "True"),
+                condition("PoliciesProgrammed", "True"), condition("ErrnoFidelity", "True"),
+            ]},
+        }))
+        .unwrap();
+        let pod = AgentPod {
+            name: "agent-1".to_owned(),
+            node: "n1".to_owned(),
+            runs,
+            ready,
+            lost,
+            why: "CrashLoopBackOff".to_owned(),
+        };
+        let read = Read {
+            namespace: "elf".to_owned(),
+            states: Some(vec![state.clone()]),
+            agents: Some(vec![pod]),
+            ..Read::default()
+        };
+        let sample = read.sample();
+        let node = sample.nodes.iter().chain(&sample.stale).next().unwrap();
+        let e = explain(&state, node, &read);
+        assert_eq!(e.healthy, e.works == Works::Yes);
+        (e.works, e.summary, e.checks[0].clone())
+    }
+
+    #[test]
+    fn a_node_whose_agent_is_not_ready_is_not_said_to_work() {
+        let (works, summary, check) = said("True", (true, true, false));
+        assert_eq!((works, summary.as_str()), (Works::Yes, "everything works"));
+        assert_eq!(check.status, CheckStatus::Passed);
+        let (works, summary, check) = said("True", (true, false, false));
+        assert_eq!(works, Works::Partly);
+        assert_eq!(summary, "its agent's pod is not Ready: what follows is what it said last");
+        assert_eq!(check.status, CheckStatus::Warning);
+        assert_eq!(check.next, "kubectl logs -n elf agent-1 --tail=20");
+        let (works, summary, check) = said("True", (true, false, true));
+        assert_eq!(works, Works::Partly);
+        assert_eq!(summary, "the node is NotReady: what follows is what it said last");
+        assert_eq!(check.next, "kubectl describe node n1");
+        // What is known to be broken says more.
+        let (works, summary, _) = said("False", (true, false, false));
+        assert_eq!((works, summary.as_str()), (Works::No, "Why"));
+    }
 }

@@ -11,7 +11,6 @@ use super::{
     Cluster, Wanted,
     facts::{AgentPod, NodeState, PolicyFact, Read},
     read::{BALANCINGS, Failure, Kind, LOCAL_REDIRECTS, NODES, PODS, STATES, Unreachable, gap_text},
-    replicas,
 };
 use crate::text::percent_encoded;
 
@@ -90,7 +89,7 @@ impl Part {
             Self::Redirects => ("LocalRedirectPolicies", LOCAL_REDIRECTS, cluster.chosen.selector.as_deref()),
             Self::Balancings => ("BalancingPolicies", BALANCINGS, cluster.chosen.selector.as_deref()),
             Self::States => ("state of nodes", STATES, None),
-            Self::Pods => ("agents that stopped", PODS, Some(PRODUCT)),
+            Self::Pods => ("state of agents and operator", PODS, Some(PRODUCT)),
             Self::Nodes => ("labels of nodes", NODES, cluster.chosen.node_selector.as_deref()),
         };
         let namespace = (self == Self::Pods).then_some(cluster.namespace.as_str());
@@ -105,7 +104,7 @@ impl Part {
             Self::States => NodeState::of(object).map(|s| Kept::State(Box::new(s))),
             Self::Pods => match object.pointer(COMPONENT).and_then(Value::as_str) {
                 Some("agent") => AgentPod::of(object).map(Kept::Agent),
-                Some("operator") => AgentPod::of(object).map(Kept::Operator),
+                Some("operator") => Some(Kept::Operator(AgentPod::read(object))),
                 _ => None,
             },
             Self::Nodes => object["metadata"]["name"].as_str().map(|n| Kept::Node(n.to_owned())),
@@ -208,7 +207,7 @@ impl Parts {
                     _ => {}
                 }
             }
-            read.operator = Some(replicas(&operators));
+            read.operators = Some(operators);
             read.agents = Some(agents);
         }
         if let Some(nodes) = self.each(Part::Nodes) {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::Write, sync::Arc};
 
 use balancing_api::{
-    cli::{NodeState, document},
+    cli::{NodeState, ProblemItem, document},
     node::Works,
     overview::{BrokenNodes, CLUSTER_STATUS, ClusterStatus, Gap, Replicas},
 };
@@ -12,6 +12,7 @@ use owo_colors::OwoColorize;
 use super::{
     Cluster, Wanted,
     facts::Read,
+    pods::{self, Doubt},
     read::{gap_cause, gap_text},
 };
 use crate::{
@@ -48,9 +49,9 @@ pub async fn run(
 fn works(read: &Read, sample: &Sample) -> (Option<Works>, String, Vec<BrokenNodes>) {
     const NAMED: usize = 3;
     let Some(states) = &read.states else { return (None, "nodes cannot be read".to_owned(), Vec::new()) };
-    let mut why: BTreeMap<(bool, String), (Works, Vec<String>)> = BTreeMap::new();
-    let mut broken = |works: Works, summary: &str, node: &str| {
-        let key = (works != Works::No, summary.to_owned());
+    let mut why: BTreeMap<(u8, String), (Option<Works>, Vec<String>)> = BTreeMap::new();
+    let mut broken = |works: Option<Works>, summary: &str, node: &str| {
+        let key = (rank(works), summary.to_owned());
         why.entry(key).or_insert((works, Vec::new())).1.push(node.to_owned());
     };
     for node in sample.nodes.iter().chain(&sample.stale) {
@@ -69,38 +70,73 @@ fn works(read: &Read, sample: &Sample) -> (Option<Works>, String, Vec<BrokenNode
             }
             judged => judged,
         };
-        if works != Works::Yes {
-            broken(works, &summary, name);
+        match Doubt::about(read, name) {
+            // Why it does not work says more than that it may be otherwise by now.
+            _ if works != Works::Yes => broken(Some(works), &summary, name),
+            Some(doubt) => broken(None, doubt.summary(), name),
+            None => {}
         }
     }
     for name in &sample.coverage.missing {
-        broken(Works::No, "its agent has not said anything yet", name);
+        broken(Some(Works::No), "its agent has not said anything yet", name);
     }
     let all = sample.nodes.len() + sample.stale.len() + sample.coverage.missing.len();
     let groups = why.into_iter().map(|((_, summary), (works, nodes))| BrokenNodes { works, summary, nodes });
     let mut broken: Vec<BrokenNodes> = groups.collect();
     broken.sort_by(|a, b| {
-        let rank = |g: &BrokenNodes| (g.works != Works::No, std::cmp::Reverse(g.nodes.len()));
-        rank(a).cmp(&rank(b)).then_with(|| a.nodes.cmp(&b.nodes))
+        let order = |g: &BrokenNodes| (rank(g.works), std::cmp::Reverse(g.nodes.len()));
+        order(a).cmp(&order(b)).then_with(|| a.nodes.cmp(&b.nodes))
     });
-    let bad: usize = broken.iter().map(|b| b.nodes.len()).sum();
-    let none = broken.iter().filter(|b| b.works == Works::No).map(|b| b.nodes.len()).sum::<usize>();
-    let whys: Vec<String> =
-        broken.iter().map(|b| format!("{}: {}", list(&b.nodes, NAMED), b.summary)).collect();
-    let mut told = whys.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
-    if whys.len() > NAMED {
-        told.push_str(&format!("; and {} more reasons: kubectl balancing get nodes", whys.len() - NAMED));
-    }
-    let (works, summary) = match (all, bad) {
-        (0, _) => (Works::No, "no node says anything of itself".to_owned()),
-        (1, 0) => (Works::Yes, "on the one node that reports".to_owned()),
-        (_, 0) => (Works::Yes, format!("on all {all} nodes")),
-        _ => {
-            let works = if none == all { Works::No } else { Works::Partly };
-            (works, format!("on {} of {}; not on {told}", all - bad, plural(all, "node", "nodes")))
-        }
+    let sum = |is: &dyn Fn(Option<Works>) -> bool| -> usize {
+        broken.iter().filter(|b| is(b.works)).map(|b| b.nodes.len()).sum()
     };
-    (Some(works), summary, broken)
+    let (bad, none) = (sum(&|_| true), sum(&|w| w == Some(Works::No)));
+    let unknown = sum(&|w| w.is_none());
+    let (mut told, mut said): (Vec<String>, _) = (Vec::new(), None);
+    for group in broken.iter().take(NAMED) {
+        let word = if group.works.is_some() { "not on " } else { "not known of " };
+        // One word serves the groups that follow it.
+        let before = if said.replace(word) == Some(word) { "" } else { word };
+        told.push(format!("{before}{}: {}", list(&group.nodes, NAMED), group.summary));
+    }
+    if broken.len() > NAMED {
+        told.push(format!("and {} more reasons: kubectl balancing get nodes", broken.len() - NAMED));
+    }
+    let told = told.join("; ");
+    let works = match (all, bad) {
+        (0, _) => Some(Works::No),
+        // What nodes said last holds only as long as their agents run.
+        (_, 0) if read.agents.is_none() => None,
+        (_, 0) => Some(if pods::is_without_operator(read) { Works::Partly } else { Works::Yes }),
+        _ if unknown == all => None,
+        _ if none + unknown == all => Some(Works::No),
+        _ => Some(Works::Partly),
+    };
+    let unseen = read.agents.is_none();
+    let when = if unseen { " when last heard" } else { "" };
+    let mut summary = match (all, bad) {
+        (0, _) => "no node says anything of itself".to_owned(),
+        (1, 0) => format!("on the one node that reports{when}"),
+        (_, 0) => format!("on all {all} nodes{when}"),
+        _ if unknown == all => told,
+        _ => format!("on {} of {}; {told}", all - bad, plural(all, "node", "nodes")),
+    };
+    if unseen {
+        summary.push_str("; pods cannot be read: whether agents and operator run now is not known");
+    }
+    if pods::is_without_operator(read) {
+        summary.push_str("; no operator is ready");
+    }
+    (works, summary, broken)
+}
+
+/// The worst first.
+fn rank(works: Option<Works>) -> u8 {
+    match works {
+        Some(Works::No) => 0,
+        Some(Works::Partly | Works::Yes) => 1,
+        None => 2,
+    }
 }
 
 fn count(into: &mut BTreeMap<String, u32>, key: &str) {
@@ -115,11 +151,16 @@ fn status(cluster: &Cluster, read: &Read, live: Option<Gap>) -> ClusterStatus {
     let mut sample = Sample { cluster: Some(Arc::new(facts)), ..read.sample() };
     read.restrict(&mut sample);
     let (works, summary, broken) = works(read, &sample);
+    let of_pods = pods::problems(read, &sample);
     let board = Board::new(sample, None);
     let (mut nodes, mut versions, mut ready) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
     for row in &board.nodes {
         let state: NodeState = row.state;
-        count(&mut nodes, &format!("{state:?}"));
+        match Doubt::about(read, &row.name) {
+            // It is as the node said last.
+            Some(_) if state == NodeState::Ready => count(&mut nodes, "Unknown"),
+            _ => count(&mut nodes, &format!("{state:?}")),
+        }
         if let Some(version) = &row.agent {
             count(&mut versions, version);
         }
@@ -131,14 +172,16 @@ fn status(cluster: &Cluster, read: &Read, live: Option<Gap>) -> ClusterStatus {
         count(&mut ready, word);
     }
     // What could not be read stands in a list of its own.
-    let problems = board.problems.iter().filter(|p| p.object != "view").cloned().collect();
+    let of_board = board.problems.iter().filter(|p| p.object != "view").cloned();
+    let mut problems: Vec<ProblemItem> = of_pods.into_iter().chain(of_board).collect();
+    problems.sort_by_key(|p| p.severity);
     ClusterStatus {
         taken_at: read.time,
         client: env!("CARGO_PKG_VERSION").to_owned(),
         server: cluster.connection.server.clone(),
         context: cluster.connection.context.clone(),
         namespace: cluster.namespace.clone(),
-        operator: read.operator,
+        operator: read.operators.as_ref().map(|o| super::replicas(o)),
         agents: read.agents.as_ref().map(|a| super::replicas(a)),
         works,
         summary,
@@ -164,7 +207,7 @@ fn text(s: &ClusterStatus, colour: bool) -> String {
     field(&mut out, "Cluster", &sanitise(&format!("{}{context}", s.server)));
     let works = match s.works {
         Some(works) => works_text(works, &s.summary, &paint),
-        None => format!("{UNKNOWN}: {}", sanitise(&s.summary)),
+        None => format!("{}: {}", paint(UNKNOWN, Tone::Warn), sanitise(&s.summary)),
     };
     field(&mut out, "Works", &works);
     let pods = |replicas: Option<Replicas>, nothing: &str| match replicas {
@@ -247,6 +290,7 @@ mod tests {
             node: node.to_owned(),
             runs: why.is_empty(),
             ready: why.is_empty(),
+            lost: false,
             why: why.to_owned(),
         }
     }
@@ -285,7 +329,88 @@ mod tests {
         );
         assert_eq!(judged(vec![state("n1", "False")], run(&["n1"])).0, Some(Works::No));
         assert_eq!(judged(Vec::new(), Vec::new()).0, Some(Works::No));
+        // Pods are not Ready before a node says so itself.
+        let mut agents = run(&["n1", "n2", "n3", "n4"]);
+        agents[1].ready = false;
+        (agents[2].ready, agents[2].lost) = (false, true);
+        let states = || all(&["n1", "n2", "n3", "n4"]);
+        assert_eq!(
+            judged(states(), agents.clone()),
+            (
+                Some(Works::Partly),
+                "on 2 of 4 nodes; not known of n2: its agent's pod is not Ready; n3: the node is NotReady"
+                    .to_owned()
+            )
+        );
+        agents[0] = pod("n1", "CrashLoopBackOff");
+        assert_eq!(
+            judged(states(), agents.clone()).1,
+            "on 1 of 4 nodes; not on n1: its agent does not run (CrashLoopBackOff); not known of n2: its agent's pod \
+             is not Ready; n3: the node is NotReady"
+        );
+        let (works_now, summary) = judged(all(&["n2"]), vec![agents[1].clone()]);
+        assert_eq!((works_now, summary.as_str()), (None, "not known of n2: its agent's pod is not Ready"));
+        let unknown_and_broken = vec![state("n1", "False"), state("n2", "True")];
+        let two = vec![pod("n1", ""), agents[1].clone()];
+        assert_eq!(
+            judged(unknown_and_broken, two),
+            (
+                Some(Works::No),
+                "on 0 of 2 nodes; not on n1: Why; not known of n2: its agent's pod is not Ready".to_owned()
+            )
+        );
         let unread = Read::default();
         assert_eq!(works(&unread, &unread.sample()).0, None);
+    }
+
+    #[test]
+    fn without_an_operator_not_all_works() {
+        let read = |operators: Option<Vec<AgentPod>>| Read {
+            policies: Some(Vec::new()),
+            states: Some(vec![state("n1", "True"), state("n2", "True")]),
+            agents: Some(vec![pod("n1", ""), pod("n2", "")]),
+            operators,
+            ..Read::default()
+        };
+        let said = |read: &Read| {
+            let (works, summary, _) = works(read, &read.sample());
+            (works, summary)
+        };
+        let yes = (Some(Works::Yes), "on all 2 nodes".to_owned());
+        assert_eq!(said(&read(Some(vec![pod("n1", "Crash"), pod("n2", "")]))), yes);
+        let partly = (Some(Works::Partly), "on all 2 nodes; no operator is ready".to_owned());
+        assert_eq!(said(&read(Some(vec![pod("n1", "Crash")]))), partly);
+        // Who may not list pods is not told Yes, but what is known to be wrong.
+        let unseen = "pods cannot be read: whether agents and operator run now is not known";
+        let blind = |states| Read { agents: None, states: Some(states), ..read(None) };
+        let (works_now, summary) = said(&blind(vec![state("n1", "True"), state("n2", "True")]));
+        assert_eq!((works_now, summary), (None, format!("on all 2 nodes when last heard; {unseen}")));
+        let (works_now, summary) = said(&blind(vec![state("n1", "True")]));
+        assert_eq!(
+            (works_now, summary),
+            (None, format!("on the one node that reports when last heard; {unseen}"))
+        );
+        let (works_now, summary) = said(&blind(vec![state("n1", "True"), state("n2", "False")]));
+        assert_eq!(
+            (works_now, summary),
+            (Some(Works::Partly), format!("on 1 of 2 nodes; not on n2: Why; {unseen}"))
+        );
+        assert_eq!(said(&blind(vec![state("n1", "False")])).0, Some(Works::No));
+        let mut unready = read(Some(vec![AgentPod { ready: false, ..pod("n1", "") }]));
+        assert_eq!(said(&unready), partly);
+        // Problems are named once, and only where pods can be read.
+        unready.agents.iter_mut().flatten().for_each(|p| (p.ready, p.lost) = (false, true));
+        let found = pods::problems(&unready, &unready.sample());
+        let found: Vec<(&str, usize, &str)> =
+            found.iter().map(|p| (p.reason.as_str(), p.nodes.len(), p.next.as_str())).collect();
+        assert_eq!(
+            found,
+            [
+                ("OperatorNotReady", 0, "kubectl logs -n  agent-n1 --tail=20"),
+                ("NodeNotReady", 2, "kubectl describe node n1"),
+            ]
+        );
+        let unreadable = Read { agents: None, operators: None, ..unready };
+        assert_eq!(pods::problems(&unreadable, &unreadable.sample()), []);
     }
 }
