@@ -115,7 +115,7 @@ pub struct PolicyTopItem {
     pub age: Option<f64>,
     /// What the operator says of it over all nodes; absent where one agent was asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cluster: Option<PolicySummary>,
+    pub cluster: Option<Box<PolicySummary>>,
     /// Its state; of several nodes the worst.
     pub state: PolicyState,
     /// Why it is in that state.

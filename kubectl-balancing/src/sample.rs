@@ -3,6 +3,7 @@
 //! A sample speaks of many nodes; one agent is the case of one.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
@@ -306,7 +307,8 @@ fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem
     if let Some(facts) = &sample.cluster {
         facts.complete(&mut rows, latest);
     }
-    rows.sort_by(|a, b| {
+    // No two are equal; a stable sort would want half of them again as room.
+    rows.sort_unstable_by(|a, b| {
         (severity(a.state), !is_saturated(a), &a.policy.name, a.policy.kind).cmp(&(
             severity(b.state),
             !is_saturated(b),
@@ -358,8 +360,8 @@ fn node_count(state: PolicyState) -> NodeCount {
 }
 
 /// What all nodes together say of each policy, on how many of them it is, and the newest generation that one has applied.
-fn joined(sample: &Sample) -> Vec<(PolicyStatus, NodeCount, i64)> {
-    let mut all: Vec<(PolicyStatus, NodeCount, i64)> =
+fn joined(sample: &Sample) -> Vec<(Cow<'_, PolicyStatus>, NodeCount, i64)> {
+    let mut all: Vec<(Cow<'_, PolicyStatus>, NodeCount, i64)> =
         Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
     let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
     for status in sample.nodes.iter().flat_map(|node| &node.status.policies) {
@@ -367,12 +369,12 @@ fn joined(sample: &Sample) -> Vec<(PolicyStatus, NodeCount, i64)> {
         match *known.entry((status.kind, &status.name)).or_insert(next) {
             i if i < next => {
                 let (sum, nodes, newest) = &mut all[i];
-                sum.join(status);
+                sum.to_mut().join(status);
                 nodes.wanted += count.wanted;
                 nodes.programmed += count.programmed;
                 *newest = (*newest).max(status.generation);
             }
-            _ => all.push((status.clone(), count, status.generation)),
+            _ => all.push((Cow::Borrowed(status), count, status.generation)),
         }
     }
     all

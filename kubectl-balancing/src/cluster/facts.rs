@@ -302,7 +302,7 @@ impl Facts {
             };
             row.id = fact.id;
             row.newest_generation = fact.generation;
-            row.cluster = Some(fact.summary());
+            row.cluster = Some(Box::new(fact.summary()));
             if row.service.is_none() && row.address.is_none() {
                 row.service.clone_from(&fact.wanted.service);
                 row.address.clone_from(&fact.wanted.address);
