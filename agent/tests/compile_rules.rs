@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use balancing_agent::{
     compile::{Compiler, NodeContext, ServiceResolution},
     desired::{Ladder, Otherwise},
-    snapshot::{Converter, Dirty, ObjectChange, Snapshot},
+    snapshot::{Converter, Dirty, Name, ObjectChange, ObjectKey, Snapshot},
     source::manifests,
 };
 use balancing_api::{
@@ -106,6 +106,11 @@ impl Bed {
             Converter { operator, container_ids: self.context.cluster, ..Converter::default() };
         let (records, _) = manifests::objects(&objects.join("\n---\n"), &mut converter);
         let dirty = self.snapshot.apply(records.into_iter().map(ObjectChange::set));
+        self.compiler.compile(&self.snapshot, &self.context, &dirty);
+    }
+
+    fn remove(&mut self, key: ObjectKey) {
+        let dirty = self.snapshot.apply([ObjectChange::removed(key)]);
         self.compiler.compile(&self.snapshot, &self.context, &dirty);
     }
 
@@ -342,6 +347,46 @@ fn on_no_backend() {
     assert_eq!(bed.tcp("169.254.0.90", 80), "v>10.2.0.1:81 | Untouched");
     bed.add(&[&lrp("v", 0, VIP, TO_81, ""), &pod("c1", "10.2.0.1", "n1", false)]);
     assert_eq!(bed.tcp("169.254.0.90", 80), "v> | Untouched");
+}
+
+#[test]
+fn nobody_is_refused_at_the_api_server() {
+    let api = "apiVersion: v1
+kind: Service
+metadata: {name: kubernetes, namespace: default}
+spec: {clusterIP: 10.96.0.9, ports: [{name: https, port: 443, protocol: TCP}]}
+";
+    let refuse = "  config: {onNoBackend: Refuse}";
+    let by_name = "{serviceMatcher: {serviceName: kubernetes, namespace: default}}";
+    let by_address =
+        |ip: &str| format!("{{addressMatcher: {{ip: {ip}, toPorts: [{{port: 443, protocol: TCP}}]}}}}");
+    for resolution in [ServiceResolution::All, ServiceResolution::Policies] {
+        for frontend in [by_name.to_owned(), by_address("10.96.0.9")] {
+            let context = NodeContext { node: "n1".into(), resolution, ..NodeContext::default() };
+            let mut bed = Bed::with(context, &[NODE, &lrp("p", 0, &frontend, TO_81, refuse)]);
+            let beneath = if resolution == ServiceResolution::All {
+                "p> | kubernetes> | Refuse"
+            } else {
+                "p> | Untouched"
+            };
+            // It comes after the policy, and goes before it.
+            bed.add(&[api]);
+            assert_eq!(bed.tcp("10.96.0.9", 443), beneath, "{frontend}");
+            let (_, _, said) = bed.state("p");
+            assert!(
+                said.ends_with("normal resolution (at the API server onNoBackend: Refuse has no effect)"),
+                "{said}"
+            );
+            bed.remove(ObjectKey::Service(Name::new("default", "kubernetes")));
+            let alone = if frontend == by_name { "no frontend" } else { "p> | Refuse" };
+            assert_eq!(bed.tcp("10.96.0.9", 443), alone, "{frontend}");
+        }
+    }
+    // Another port of that address is none of its frontends.
+    let mut bed = Bed::new(&[NODE, api]);
+    let other = "{addressMatcher: {ip: 10.96.0.9, toPorts: [{port: 80, protocol: TCP}]}}";
+    bed.add(&[&lrp("q", 0, other, TO_81, refuse)]);
+    assert_eq!(bed.tcp("10.96.0.9", 80), "q> | Refuse");
 }
 
 #[test]

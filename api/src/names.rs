@@ -50,6 +50,8 @@ pub const OPERATOR_ACCOUNT: &str = "balancing-operator";
 pub const OPERATOR_SERVICE: &str = "balancing-operator";
 /// Annotation of the mirror of a static pod (Kubernetes): the uid that its cgroup is named by.
 pub const ANNOTATION_CONFIG_MIRROR: &str = "kubernetes.io/config.mirror";
+/// Namespace and name of the Service of the API server (Kubernetes).
+pub const API_SERVER_SERVICE: (&str, &str) = ("default", "kubernetes");
 /// Label that groups EndpointSlices by Service (Kubernetes).
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of Services that another proxy serves (Kubernetes); such a Service is not programmed.

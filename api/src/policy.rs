@@ -314,7 +314,7 @@ pub enum OnNoBackend {
     /// The next rung serves; where there is none the address is left untouched.
     #[default]
     Fallback,
-    /// The client is refused.
+    /// The client is refused. Without effect at the frontends of Service default/kubernetes.
     Refuse,
 }
 

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc};
 
 use balancing_api::{
     backends::{PolicyBackend, backends},
+    names::API_SERVER_SERVICE,
     net::Frontend,
     policy::OnNoBackend,
 };
@@ -12,7 +13,7 @@ use super::{Compiler, NodeContext, policy::Resolved};
 use crate::{
     desired::{Backend, Ladder, Otherwise, PolicyRung, ServicePort, ServiceRung},
     select::{Endpoint, Viewpoint, select},
-    snapshot::{Pod, Snapshot, Usability},
+    snapshot::{Name, Pod, Snapshot, Usability},
 };
 
 impl Compiler {
@@ -29,7 +30,9 @@ impl Compiler {
             return service.map(|service| Ladder { policy: None, service: Some(service), otherwise });
         };
         let backends = winner.backends(snapshot, context, frontend);
-        let refuse = backends.is_empty() && winner.on_no_backend() == OnNoBackend::Refuse;
+        let refuse = backends.is_empty()
+            && winner.on_no_backend() == OnNoBackend::Refuse
+            && !is_api_server(snapshot, &frontend);
         let affinity_seconds = winner.affinity_seconds;
         let policy = Some(PolicyRung { policy: reference.clone(), backends, affinity_seconds });
         Some(if refuse {
@@ -80,6 +83,18 @@ impl Compiler {
             affinity_seconds: service.affinity_seconds,
         })
     }
+}
+
+/// Is it a frontend of the API server's Service? Nobody is refused there: agents, the operator and those who would take
+/// the policy back all need it.
+pub(super) fn is_api_server(snapshot: &Snapshot, frontend: &Frontend) -> bool {
+    let (namespace, name) = API_SERVER_SERVICE;
+    let service = snapshot.service(&Name::new(namespace, name));
+    service.is_some_and(|service| {
+        let has =
+            |p: &crate::snapshot::ServicePort| (p.port, p.protocol) == (frontend.port, frontend.protocol);
+        service.addresses.contains(&frontend.address) && service.ports.iter().any(has)
+    })
 }
 
 /// The backends of the tier that serves.

@@ -363,6 +363,10 @@ impl Compiler {
             }
             touched.insert(frontend);
         }
+        if name.is_api_server() {
+            // Policies refuse nobody at its frontends, also where Services are not resolved.
+            touched.extend(self.policies_at.keys());
+        }
         let Some(service) = snapshot.service(&name).filter(|_| context.resolution == ServiceResolution::All)
         else {
             return;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 
 use super::{
     Compiler, NodeContext, is_redirect,
+    ladder::is_api_server,
     policy::{Resolved, Standing},
 };
 use crate::snapshot::{PolicySpec, Snapshot, Usability};
@@ -152,7 +153,21 @@ impl Compiler {
         let empty: Vec<&Frontend> = held.iter().filter(|f| self.is_empty_rung(f)).collect();
         let mut notes = Vec::new();
         if !empty.is_empty() {
-            notes.push(no_backend(resolved, spec, &empty, empty.len() == held.len(), context));
+            let consequence = match spec.checked.on_no_backend {
+                OnNoBackend::Fallback => "normal resolution",
+                OnNoBackend::Refuse if empty.iter().all(|f| is_api_server(snapshot, f)) => {
+                    "normal resolution (at the API server onNoBackend: Refuse has no effect)"
+                }
+                OnNoBackend::Refuse => "clients are refused (onNoBackend: Refuse)",
+            };
+            let why = no_backend(resolved, spec, context);
+            notes.push(match empty.len() == held.len() {
+                true => format!("{why}: {consequence}"),
+                false => {
+                    let frontends: Vec<String> = empty.iter().map(ToString::to_string).collect();
+                    format!("{}: {why}: {consequence}", frontends.join(", "))
+                }
+            });
         }
         notes.extend(port_notes(resolved));
         notes.extend(lost);
@@ -244,17 +259,11 @@ fn port_notes(resolved: &Resolved) -> Vec<String> {
     notes
 }
 
-/// Why some or all frontends of a policy have no backend, and what happens there.
-fn no_backend(
-    resolved: &Resolved,
-    spec: &PolicySpec,
-    empty: &[&Frontend],
-    all: bool,
-    context: &NodeContext,
-) -> String {
+/// Why some or all frontends of a policy have no backend.
+fn no_backend(resolved: &Resolved, spec: &PolicySpec, context: &NodeContext) -> String {
     let usable = resolved.pods.iter().any(|pod| context.usability(pod) == Usability::Ready);
     let published = resolved.published.as_deref();
-    let why = match spec.pods() {
+    match spec.pods() {
         Some(_) if published.is_some_and(<[_]>::is_empty) => {
             let namespace = "the operator's namespace";
             format!(
@@ -300,16 +309,7 @@ fn no_backend(
                 format!("selector {labels} matches no usable pod{place}: {}", unusable(all))
             }
         }
-    };
-    let consequence = match spec.checked.on_no_backend {
-        OnNoBackend::Fallback => "normal resolution",
-        OnNoBackend::Refuse => "clients are refused (onNoBackend: Refuse)",
-    };
-    if all {
-        return format!("{why}: {consequence}");
     }
-    let frontends: Vec<String> = empty.iter().map(ToString::to_string).collect();
-    format!("{}: {why}: {consequence}", frontends.join(", "))
 }
 
 /// `team/a is NotReady, team/b is Terminating and 3 more`

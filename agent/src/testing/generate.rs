@@ -104,7 +104,9 @@ pub fn objects(rng: &mut Random, world: &World) -> Vec<Value> {
     }
     let mut services = Vec::new();
     for i in 0..rng.between(1, 4) {
-        let (service, slices) = service(rng, world, &format!("s{i}"));
+        let api_server = i == 0 && rng.chance(30);
+        let name = if api_server { "kubernetes".to_owned() } else { format!("s{i}") };
+        let (service, slices) = service(rng, world, &name);
         services.push(service.clone());
         all.push(service);
         all.extend(slices);
@@ -170,7 +172,7 @@ fn service(rng: &mut Random, world: &World, name: &str) -> (Value, Vec<Value>) {
         _ => json!([v4]),
     };
     let mut meta = metadata(rng, name);
-    meta["namespace"] = json!(*rng.pick(&NAMESPACES));
+    meta["namespace"] = json!(if name == "kubernetes" { "default" } else { *rng.pick(&NAMESPACES) });
     let mut spec = json!({"clusterIP": ips[0], "clusterIPs": ips, "ports": ports});
     match rng.below(16) {
         0 => spec = json!({"clusterIP": "None", "clusterIPs": ["None"], "ports": ports}),

@@ -43,7 +43,8 @@ pub fn expected(objects: &[Value], rules: &Rules, flow: &Flow) -> Expected {
         let Some(port) = leads_to(objects, rules, policy, flow.to.address, dialled) else { continue };
         let to = backends(objects, rules, policy, port, flow.to.address.is_ipv4());
         if to.is_empty() {
-            return if policy["spec"]["config"]["onNoBackend"] == "Refuse" {
+            let refuse = policy["spec"]["config"]["onNoBackend"] == "Refuse";
+            return if refuse && !is_api_server(objects, flow.to.address, dialled) {
                 Expected::Refuse
             } else {
                 beneath()
@@ -140,6 +141,13 @@ fn is_at(service: &Value, address: IpAddr) -> bool {
 
 fn has_port(service: &Value, (number, protocol): (u64, &str)) -> bool {
     ports(&service["spec"]["ports"]).iter().any(|p| (p.0, p.1.as_str()) == (number, protocol))
+}
+
+/// Does the API server's Service claim it? Nobody is refused there.
+fn is_api_server(objects: &[Value], address: IpAddr, port: (u64, &str)) -> bool {
+    let named = |o: &&Value| o["metadata"]["namespace"] == "default" && name(o) == "kubernetes";
+    let mut services = objects.iter().filter(|o| o["kind"] == "Service").filter(named);
+    services.any(|o| is_at(o, address) && has_port(o, port))
 }
 
 /// The Service that a frontend belongs to: the oldest of those that claim it.

@@ -16,7 +16,9 @@ use jiff::Timestamp;
 pub use convert::{ConvertError, Converter};
 pub use endpoints::{EndpointRef, Endpoints, Iter as EndpointIter, PodName};
 
-use crate::{net::Protocol, policy::PolicyRef, published::Published, rules::checked};
+use crate::{
+    names::API_SERVER_SERVICE, net::Protocol, policy::PolicyRef, published::Published, rules::checked,
+};
 
 /// A shared string.
 pub type Text = Arc<str>;
@@ -92,6 +94,12 @@ impl Name {
     #[must_use]
     pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Is this [`API_SERVER_SERVICE`]?
+    #[must_use]
+    pub fn is_api_server(&self) -> bool {
+        (&*self.namespace, &*self.name) == API_SERVER_SERVICE
     }
 }
 

@@ -715,8 +715,8 @@ pub const RULES: &[Rule] = &[
         severity: Severity::Info,
         title: "the policy takes over the address of the API server",
         explanation: "default/kubernetes is how programs in pods reach the API server. Redirecting it to a proxy on the \
-            node is a good use of a policy, and one that can lock programs out when the proxy runs and does not work: \
-            onNoBackend: Fallback, the default, brings the normal way back when no proxy is Ready. A policy with an \
+            node is a good use of a policy, and one that can lock programs out when the proxy runs and does not work. \
+            When no proxy is Ready the normal way is taken, whatever onNoBackend says. A policy with an \
             addressMatcher is known to do the same only where default/kubernetes stands in the same files.",
         bad: changed(SERVICE, &[("kube-dns", "kubernetes"), ("kube-system", "default")]),
         good: right(SERVICE),

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     manifest::{Path, describe, quote},
-    names::{ANNOTATION_SERVICE_ID, API_VERSION, GROUP},
+    names::{ANNOTATION_SERVICE_ID, API_SERVER_SERVICE, API_VERSION, GROUP},
     policy::{OnNoBackend, PolicyKind, PolicyRef, RedirectMode},
 };
 
@@ -400,10 +400,10 @@ fn service_matcher(report: &mut Report, frontend: &Fields<'_>) -> Option<Fronten
     let name = object_name(report, &fields, "serviceName", "Service");
     let namespace = object_name(report, &fields, "namespace", "namespace");
     let (name, namespace) = (name?, namespace?);
-    if (namespace.as_str(), name.as_str()) == ("default", "kubernetes") {
+    if (namespace.as_str(), name.as_str()) == API_SERVER_SERVICE {
         let message = "this takes over default/kubernetes, the address of the API server itself".to_owned();
         let help = "programs that reach the API server by it depend on the backend pods from now on, except for \
-                    agents and operators; keep onNoBackend at Fallback";
+                    agents and operators; onNoBackend: Refuse has no effect here";
         let place = Place::value(fields.path.key("serviceName"));
         report.add(code::API_SERVER, Severity::Info, place, message, help);
     }

@@ -55,7 +55,7 @@ impl Services {
         let facts = self.0.get(&("default".to_owned(), "kubernetes".to_owned()))?;
         let path = Path::of(&["spec", "frontend", "addressMatcher", "ip"]);
         let message = format!("{vip} is the address of the API server, that of default/kubernetes");
-        let help = "programs that reach the API server by it depend on the backend from now on; keep onNoBackend at Fallback";
+        let help = "programs that reach the API server by it depend on the backend from now on; onNoBackend: Refuse has no effect here";
         let finding = || finding(code::API_SERVER, Severity::Info, Place::value(path), message, help);
         facts.addresses.contains(&vip).then(finding)
     }

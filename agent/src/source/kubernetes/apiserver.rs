@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use balancing_api::records::{Object, ObjectKey, Slice};
+use balancing_api::records::{Name, Object, ObjectKey, Slice};
 
 type Slices = BTreeMap<ObjectKey, Arc<Slice>>;
 
@@ -15,7 +15,7 @@ pub(super) struct ApiServerEndpoints {
 }
 
 fn concerns(slice: &Slice) -> bool {
-    slice.service.as_ref().is_some_and(|s| (&*s.namespace, &*s.name) == ("default", "kubernetes"))
+    slice.service.as_ref().is_some_and(Name::is_api_server)
 }
 
 fn can_serve(slices: &Slices) -> bool {
