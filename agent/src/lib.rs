@@ -22,7 +22,6 @@ use std::process::ExitCode;
 /// The program `balancing-agent`, with maps of that layout version. Exit status: 0 ended as asked, 1 failed, 2 wrong usage.
 #[must_use]
 pub fn program(layout: u32) -> ExitCode {
-    kernel::share_heaps(source::manifests::MAX_READERS);
     let command = match config::load() {
         Ok(command) => command,
         Err(error) => {

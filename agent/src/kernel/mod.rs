@@ -19,5 +19,5 @@ pub use load::{Attachment, Grower, Grown, LoadError, Loaded, Opened, Trial, has_
 pub use pins::{CleanupError, LockError, cleanup};
 pub use programmer::{Clock, Failure, Programmer, Side, Unread, Written, service_group};
 pub use store::{KernelStore, Limits, Residue, RuntimeChange, Store, StoreError};
-pub use sys::{monotonic, release_memory, share_heaps};
+pub use sys::{monotonic, release_memory};
 pub use view::{CounterTotals, Explained, ProgrammedFrontend, ProgrammedRung, View};

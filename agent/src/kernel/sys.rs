@@ -174,20 +174,6 @@ pub(super) fn update_array_of_maps(outer: BorrowedFd<'_>, inner: BorrowedFd<'_>)
     bpf(BPF_MAP_UPDATE_ELEM, &mut attr, 32).map(drop)
 }
 
-/// Has all threads allocate from so many heaps. What the threads that read and convert a folder have freed is then there
-/// for whoever comes next; in heaps of their own it stayed, a few pages between others that are in use. Threads that
-/// allocate much at the same time wait for each other unless each has one. To be called before there are threads.
-pub fn share_heaps(heaps: u8) {
-    // Other allocators have one anyway.
-    #[cfg(target_env = "gnu")]
-    // SAFETY: sets a parameter of the allocator; it touches no memory of anybody's. Where it fails nothing changes.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, heaps.into());
-    }
-    #[cfg(not(target_env = "gnu"))]
-    let _ = heaps;
-}
-
 /// Gives back to the machine what only a start or as large a change needed: memory that is free and that the allocator
 /// keeps, and the code that read and converted it all.
 pub fn release_memory() {

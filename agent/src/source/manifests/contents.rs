@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use balancing_api::{
-    manifest::{self, Object as Manifest, Path, Spans},
+    manifest::{self, Item, Object as Manifest, Path, Spans},
     names::API_VERSION,
     policy::{PolicyKind, PolicyRef},
     rules::{self, Finding, Place},
@@ -61,24 +61,30 @@ pub(super) struct Placed {
 /// # Errors
 /// It is no YAML: then nothing of it counts.
 pub(super) fn read(text: &str, converter: &mut Converter) -> Result<Contents, Problem> {
-    let parsed = manifest::parse(text);
+    let mut reader = Reader { text, spans: None, converter, contents: Contents::default() };
+    let mut rejected = Vec::new();
+    // One document's tree at a time: those of a whole file would leave holes between the records that stay.
+    let parsed = manifest::parse_each(text, |item| match item {
+        Item::Object(object) => reader.add(&object),
+        Item::Rejected(one) => rejected.push(Problem {
+            line: one.object.line,
+            column: one.object.column,
+            object: label(&one.object),
+            message: one.message,
+        }),
+    });
     if let Some(e) = parsed.error {
         return Err(e.into());
     }
-    let mut reader = Reader { text, spans: None, converter, contents: Contents::default() };
-    for w in parsed.warnings {
-        let warning = Problem { line: w.line, column: w.column, object: String::new(), message: w.message };
-        reader.contents.warnings.push(warning);
-    }
-    for rejected in &parsed.rejected {
-        reader.contents.unidentified = true;
-        let (line, column) = (rejected.object.line, rejected.object.column);
-        let object = label(&rejected.object);
-        reader.contents.problems.push(Problem { line, column, object, message: rejected.message.clone() });
-    }
-    for object in &parsed.objects {
-        reader.add(object);
-    }
+    reader.contents.unidentified |= !rejected.is_empty();
+    reader.contents.problems.splice(0..0, rejected);
+    let remarks = parsed.warnings.into_iter().map(|w| Problem {
+        line: w.line,
+        column: w.column,
+        object: String::new(),
+        message: w.message,
+    });
+    reader.contents.warnings.splice(0..0, remarks);
     Ok(reader.contents)
 }
 

@@ -45,8 +45,8 @@ const RESCAN: Duration = Duration::from_secs(1);
 const RESCAN_SHARE: u32 = 50;
 /// From so many bytes on several threads understand what was read.
 const MANY_BYTES: usize = 1 << 20;
-/// And no more threads than these, each with a heap of its own: a start is no reason to take a large machine.
-pub const MAX_READERS: u8 = 2;
+/// And no more threads than these: a start is no reason to take a large machine.
+const MAX_READERS: usize = 4;
 /// How often a folder that is gone is looked for.
 const LOOK_FOR_FOLDER: Duration = Duration::from_millis(100);
 /// Longest time for which changes wait for what may belong to them.
@@ -136,8 +136,8 @@ pub fn objects(text: &str, converter: &mut Converter) -> (Vec<Object>, Vec<Strin
     }
 }
 
-/// What the files say, in their order; `None` of those that have no text, and only of those. A large folder is
-/// understood by more than one thread, where there are CPUs for them: that is most of an agent's start.
+/// What the files say, in their order; `None` of those that have no text, and only of those. A large folder is understood by as many threads
+/// as there are CPUs for this process: that is most of an agent's start.
 fn understand(reads: &Reads, converter: &mut Converter) -> Vec<Option<Result<Contents, Problem>>> {
     let read = |found: &Found, converter: &mut Converter| {
         let Found::Text(_, bytes) = found else { return None };
@@ -146,7 +146,7 @@ fn understand(reads: &Reads, converter: &mut Converter) -> Vec<Option<Result<Con
     };
     let files: Vec<&Found> = reads.values().collect();
     let bytes: usize = files.iter().map(|f| if let Found::Text(_, text) = f { text.len() } else { 0 }).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS.into());
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(MAX_READERS);
     if bytes < MANY_BYTES || threads < 2 {
         return files.into_iter().map(|found| read(found, converter)).collect();
     }
