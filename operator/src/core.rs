@@ -4,7 +4,7 @@
 //! one; what differs from what is stored is written. At rest nothing is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::{Duration, Instant},
 };
 
@@ -141,6 +141,8 @@ pub struct Core {
     /// Numbers that were given and that no watch has brought back: the version that was seen.
     numbered: HashMap<String, String>,
     numbering: (usize, usize),
+    /// Tasks of whose writes that were made last some failed: however many, that is one failure.
+    missed: HashSet<Task>,
 }
 
 impl Core {
@@ -156,6 +158,7 @@ impl Core {
             memory: HashMap::new(),
             numbered: HashMap::new(),
             numbering: (0, 0),
+            missed: HashSet::new(),
         }
     }
 
@@ -239,6 +242,7 @@ impl Core {
             if follows.is_empty() {
                 self.forget_failures(&task);
             } else {
+                self.missed.remove(&task);
                 self.busy.insert(task.clone());
             }
             match task {
@@ -373,7 +377,9 @@ impl Core {
             Outcome::Overtaken | Outcome::Failed => self.forget(write),
         }
         let failures = self.failures.entry(task.clone()).or_default();
-        *failures = failures.saturating_add(1);
+        if self.missed.insert(task.clone()) || *failures == 0 {
+            *failures = failures.saturating_add(1);
+        }
         let wait = RETRY.saturating_mul(1 << (*failures - 1).min(6)).min(LONGEST_RETRY);
         // Not sooner, whatever else concerns it meanwhile; what overtook it the watch has told by then.
         self.due.insert(task.clone(), now + wait);

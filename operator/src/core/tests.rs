@@ -626,6 +626,39 @@ fn a_write_that_was_overtaken_is_looked_at_anew() {
 }
 
 #[test]
+fn numbers_of_many_policies_that_are_overtaken_come_soon_after() {
+    let mut core = Core::new(Duration::from_secs(10));
+    let began = Instant::now();
+    let policies: Vec<_> =
+        (0..30).map(|i| policy_at(&lr(&format!("p{i}")), 1, &redirect(&service_matcher("dns")))).collect();
+    let mut tries = Vec::new();
+    for version in 0..3 {
+        for policy in &policies {
+            let version = version.to_string();
+            core.apply(set_policy(crate::objects::Policy { version, ..policy.clone() }), began);
+        }
+        loop {
+            let now = core.next().unwrap();
+            let writes = core.look(now, Timestamp::UNIX_EPOCH);
+            let numbers = writes.iter().filter(|(task, _)| *task == Task::PolicyIds).count();
+            for (i, (task, write)) in writes.iter().enumerate() {
+                // One of them is made in between.
+                let outcome = if i == 7 { Outcome::Made("x".to_owned()) } else { Outcome::Overtaken };
+                core.done(task, write, outcome, now);
+            }
+            if numbers > 0 {
+                assert!(numbers >= 29, "{numbers}");
+                tries.push(now - began);
+                break;
+            }
+        }
+    }
+    // However many were overtaken at once, that is one failure more.
+    let waits: Vec<_> = tries.windows(2).map(|w| (w[1] - w[0]).as_secs()).collect();
+    assert!(waits.iter().all(|w| (1..=2).contains(w)), "{waits:?}");
+}
+
+#[test]
 fn numbers_are_kept_where_valid_and_unique() {
     let mut c = Cluster::new();
     let with = |reference: &PolicyRef, second, id: &str| {
