@@ -188,6 +188,19 @@ impl Fleet {
         Ok(ours.collect())
     }
 
+    /// Has each of these policies its number?
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn numbered(&self) -> Result<bool> {
+        let list = self.kube()?.list(&objects::collection("LocalRedirectPolicy", "")?)?;
+        let ours = |p: &&Value| p["metadata"]["name"].as_str().is_some_and(|n| self.policies.contains_key(n));
+        Ok(list
+            .iter()
+            .filter(ours)
+            .all(|p| p["metadata"]["annotations"]["balancing.elf.io/serviceId"].is_string()))
+    }
+
     /// What the status of a policy says of nodes once all have it.
     #[must_use]
     pub fn all_programmed(&self) -> Value {

@@ -13,7 +13,10 @@ use balancing_e2e::{
 };
 use serde_json::Value;
 
-use crate::{Cluster, Test, bed::Scene};
+use crate::{
+    Cluster, Test,
+    bed::{SOON, Scene},
+};
 
 pub(crate) const TESTS: &[(&str, Test)] =
     &[("a_rollout_costs_few_writes_and_rest_costs_none", a_rollout_costs_few_writes_and_rest_costs_none)];
@@ -68,6 +71,7 @@ fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<(
     )
     .with_context(|| format!("{:?}", fleet.statuses()))?;
     let settled = begun.elapsed();
+    wait::until(SOON, || "every policy has its number".to_owned(), || Ok(fleet.numbered()?.then_some(())))?;
     let (before, counted) = rest(&fleet, &writes)?;
 
     // One policy is edited, and every node says that it has it.
