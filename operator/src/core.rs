@@ -232,6 +232,7 @@ impl Core {
         let mut writes = Vec::new();
         for task in tasks {
             self.due.remove(&task);
+            self.missed.remove(&task);
             let follows = match &task {
                 Task::PolicyIds => self.policy_ids(),
                 Task::NodeIds => self.node_ids(),
@@ -242,7 +243,6 @@ impl Core {
             if follows.is_empty() {
                 self.forget_failures(&task);
             } else {
-                self.missed.remove(&task);
                 self.busy.insert(task.clone());
             }
             match task {

@@ -154,6 +154,7 @@ mod tests {
         tally.add("test some::thing ... ok");
         assert_eq!(tally, Tally { passed: 13, failed: 2, skipped: 3 });
     }
+
     #[test]
     fn failures_are_kept_and_the_rest_is_not() {
         let mut failures = Failures::default();

@@ -12,7 +12,10 @@ use super::{
     catalogue::code,
     checked::{Matcher, Port, Ports},
 };
-use crate::manifest::{Object, Path};
+use crate::{
+    manifest::{Object, Path},
+    names::API_SERVER_SERVICE,
+};
 
 /// What the rules need to know of a Service.
 #[derive(Debug)]
@@ -52,7 +55,8 @@ impl Services {
 
     /// A VIP that is the address of the API server.
     fn api_server(&self, vip: IpAddr) -> Option<Finding> {
-        let facts = self.0.get(&("default".to_owned(), "kubernetes".to_owned()))?;
+        let (namespace, name) = API_SERVER_SERVICE;
+        let facts = self.0.get(&(namespace.to_owned(), name.to_owned()))?;
         let path = Path::of(&["spec", "frontend", "addressMatcher", "ip"]);
         let message = format!("{vip} is the address of the API server, that of default/kubernetes");
         let help = "programs that reach the API server by it depend on the backend from now on; onNoBackend: Refuse has no effect here";

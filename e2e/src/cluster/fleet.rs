@@ -174,16 +174,21 @@ impl Fleet {
         Ok(())
     }
 
+    /// The policies that were read, as they are now, by name.
+    fn policies(&self) -> Result<BTreeMap<String, Value>> {
+        let list = self.kube()?.list(&objects::collection("LocalRedirectPolicy", "")?)?;
+        let named = list.into_iter().filter_map(|p| Some((p["metadata"]["name"].as_str()?.to_owned(), p)));
+        Ok(named.filter(|(name, _)| self.policies.contains_key(name)).collect())
+    }
+
     /// The policies that were read, as they are now.
     ///
     /// # Errors
     /// No answer.
     pub fn statuses(&self) -> Result<Statuses> {
-        let list = self.kube()?.list(&objects::collection("LocalRedirectPolicy", "")?)?;
-        let ours = list.into_iter().filter_map(|p| {
-            let name = p["metadata"]["name"].as_str()?.to_owned();
+        let ours = self.policies()?.into_iter().filter_map(|(name, p)| {
             let edition = p["metadata"]["resourceVersion"].as_str()?.to_owned();
-            self.policies.contains_key(&name).then(|| (name, (edition, p["status"]["nodes"].clone())))
+            Some((name, (edition, p["status"]["nodes"].clone())))
         });
         Ok(ours.collect())
     }
@@ -193,12 +198,8 @@ impl Fleet {
     /// # Errors
     /// No answer.
     pub fn numbered(&self) -> Result<bool> {
-        let list = self.kube()?.list(&objects::collection("LocalRedirectPolicy", "")?)?;
-        let ours = |p: &&Value| p["metadata"]["name"].as_str().is_some_and(|n| self.policies.contains_key(n));
-        Ok(list
-            .iter()
-            .filter(ours)
-            .all(|p| p["metadata"]["annotations"]["balancing.elf.io/serviceId"].is_string()))
+        let number = |p: &Value| p["metadata"]["annotations"]["balancing.elf.io/serviceId"].is_string();
+        Ok(self.policies()?.values().all(number))
     }
 
     /// What the status of a policy says of nodes once all have it.
