@@ -1,6 +1,8 @@
 //! Waiting for a condition with a deadline: the only way these fixtures wait.
 
 use std::{
+    cell::RefCell,
+    fmt::Debug,
     thread,
     time::{Duration, Instant},
 };
@@ -41,4 +43,35 @@ pub fn until<T>(
         thread::sleep(pause);
         pause = (pause * 3 / 2).min(PAUSES.1);
     }
+}
+
+/// Reads until nothing has changed for `quiet`: what it is then. `what` names what has to come to rest.
+///
+/// # Errors
+/// That of `read`, at once; or it still changes at the deadline: the last change is told.
+pub fn rest<T: PartialEq + Debug>(
+    deadline: Duration,
+    quiet: Duration,
+    what: &str,
+    read: impl Fn() -> Result<T>,
+) -> Result<T> {
+    let first = read()?;
+    let state = RefCell::new((Instant::now(), None, first));
+    until(
+        deadline,
+        || {
+            let (_, before, now) = &*state.borrow();
+            format!("{what} rests; last it went from {before:?} to {now:?}")
+        },
+        || {
+            let now = read()?;
+            let (since, before, last) = &mut *state.borrow_mut();
+            if *last != now {
+                *since = Instant::now();
+                *before = Some(std::mem::replace(last, now));
+            }
+            Ok((since.elapsed() > quiet).then_some(()))
+        },
+    )?;
+    Ok(state.into_inner().2)
 }

@@ -27,6 +27,9 @@ pub(crate) const DNS6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 
 /// How long something may take to come to pass before a test fails. What is promised is measured elsewhere.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// Longer than what agent and operator hold back of their news: what has not been written by then is not written.
+pub(crate) const REST: Duration = Duration::from_secs(12);
+
 /// Installs the chart.
 pub(crate) fn install(plane: &ControlPlane) -> Result<()> {
     helm::install(plane, &[])?;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Cluster, Test,
-    bed::{DNS, SOON, Scene, condition_of, dns_policy, dns_service, expect, local_cache, udp},
+    bed::{DNS, REST, SOON, Scene, condition_of, dns_policy, dns_service, expect, local_cache, udp},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -160,23 +160,20 @@ fn a_state_is_written_when_something_changes(cluster: &Cluster) -> Result<()> {
         let ours = policies.find(|p| p["uid"] == policy["metadata"]["uid"])?;
         (ours["state"] == "Programmed").then(|| state.clone())
     };
-    let before = scene.kube.wait_for(&path, SOON, "the policy is programmed", programmed)?;
+    scene.kube.wait_for(&path, SOON, "the policy is programmed", programmed)?;
+    let rest = || {
+        wait::rest(3 * SOON, REST, "the state", || {
+            let state = scene.kube.object(&path)?;
+            Ok((state["metadata"]["resourceVersion"].clone(), state["status"].clone()))
+        })
+    };
+    let before = rest()?;
     // Traffic, and a change that is none: nothing of that is a reason to write.
     let client = node.client("c1")?;
     client.dial_all(vec![udp(DNS, 53)], 500)?;
     scene.kube.patch(&objects::place(&dns_policy())?.path(), &json!({"metadata": {"labels": {"a": "b"}}}))?;
-    // It would be written within a second or, if one was written just now, after ten.
-    let unchanged = wait::until(
-        Duration::from_secs(12),
-        || "another write of the state".to_owned(),
-        || {
-            let now = scene.kube.object(&path)?;
-            Ok((now["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]).then_some(now))
-        },
-    );
-    if let Ok(now) = unchanged {
-        anyhow::bail!("written without need:\nbefore {:#}\nafter {:#}", before["status"], now["status"]);
-    }
+    let after = rest()?;
+    ensure!(before.0 == after.0, "written without need:\nbefore {:#}\nafter {:#}", before.1, after.1);
     Ok(())
 }
 

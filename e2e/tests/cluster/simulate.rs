@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     cluster::{
         Operator,
-        fleet::{Fleet, Statuses, node_name, policy, policy_name},
+        fleet::{Fleet, node_name, policy, policy_name},
         objects,
     },
     wait,
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::{
     Cluster, Test,
-    bed::{SOON, Scene},
+    bed::{REST, SOON, Scene},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] =
@@ -27,27 +27,6 @@ const POLICIES_OF_ALL: usize = 50;
 const WRITERS: usize = 4;
 /// What a busy machine needs for so many objects.
 const LONG: Duration = Duration::from_secs(120);
-/// Longer than the shortest time between two writes of a status.
-const REST: Duration = Duration::from_secs(12);
-
-/// Waits until nothing was written for as long as [`REST`]: the policies as they are then, and the writes so far.
-fn rest(fleet: &Fleet, writes: &impl Fn() -> Result<f64>) -> Result<(Statuses, f64)> {
-    let mut last: Option<(Instant, (Statuses, f64))> = None;
-    wait::until(
-        LONG,
-        || "nothing is written any longer".to_owned(),
-        || {
-            let now = (fleet.statuses()?, writes()?);
-            match &last {
-                Some((since, was)) if *was == now => Ok((since.elapsed() > REST).then_some(now)),
-                _ => {
-                    last = Some((Instant::now(), now));
-                    Ok(None)
-                }
-            }
-        },
-    )
-}
 
 fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<()> {
     let scene = Scene::new(&cluster.plane)?;
@@ -72,7 +51,7 @@ fn a_rollout_costs_few_writes_and_rest_costs_none(cluster: &Cluster) -> Result<(
     .with_context(|| format!("{:?}", fleet.statuses()))?;
     let settled = begun.elapsed();
     wait::until(SOON, || "every policy has its number".to_owned(), || Ok(fleet.numbered()?.then_some(())))?;
-    let (before, counted) = rest(&fleet, &writes)?;
+    let (before, counted) = wait::rest(LONG, REST, "the API server", || Ok((fleet.statuses()?, writes()?)))?;
 
     // One policy is edited, and every node says that it has it.
     let begun = Instant::now();
