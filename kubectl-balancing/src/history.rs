@@ -34,7 +34,10 @@ const NOTHING: Point = [f32::NAN; 4];
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Series {
     first: u64,
-    points: VecDeque<Point>,
+    /// Of [`Measure::Taken`]; NaN where nothing was measured.
+    taken: VecDeque<f32>,
+    /// Of the others, which most rows never have: each as long as `taken`, or empty while all of it is zero.
+    others: Option<Box<[VecDeque<f32>; 3]>>,
 }
 
 /// When a sample was taken and how long the time is that it speaks of.
@@ -71,7 +74,7 @@ impl History {
                 let sum = all.get_or_insert([0.0; 4]);
                 sum.iter_mut().zip(point).for_each(|(s, p)| *s += p);
             }
-            let new = || Series { first: number, points: VecDeque::new() };
+            let new = || Series { first: number, ..Series::default() };
             let series = match self.policies.get_mut(&row.policy) {
                 Some(series) => series,
                 None => self.policies.entry(row.policy.clone()).or_insert_with(new),
@@ -97,7 +100,7 @@ impl History {
         self.all.forget(first);
         self.policies.retain(|_, series| {
             series.forget(first);
-            !series.points.is_empty()
+            !series.taken.is_empty()
         });
     }
 
@@ -136,14 +139,7 @@ impl History {
                 break;
             }
             let number = self.first + i as u64;
-            let Some(point) = number.checked_sub(series.first).and_then(|n| series.points.get(n as usize))
-            else {
-                continue;
-            };
-            let value = f64::from(point[measure as usize]);
-            if value.is_nan() {
-                continue;
-            }
+            let Some(value) = series.get(number, measure) else { continue };
             // From the newest part backwards. A part belongs to the sample that speaks of its middle; a short sample
             // has the part that it ends in.
             let newest = (end / width).floor();
@@ -159,17 +155,47 @@ impl History {
 
 impl Series {
     fn push(&mut self, number: u64, point: Point) {
-        let next = self.first + self.points.len() as u64;
+        let next = self.first + self.taken.len() as u64;
         // While it was away nothing was measured.
         for _ in next..number {
-            self.points.push_back(NOTHING);
+            self.push_next(NOTHING);
         }
-        self.points.push_back(point);
+        self.push_next(point);
+    }
+
+    fn push_next(&mut self, [taken, others @ ..]: Point) {
+        if others.iter().any(|value| *value > 0.0) {
+            self.others.get_or_insert_default();
+        }
+        for (column, value) in self.others.iter_mut().flat_map(|o| o.iter_mut()).zip(others) {
+            if value > 0.0 {
+                column.resize(self.taken.len(), 0.0);
+            }
+            if value > 0.0 || !column.is_empty() {
+                column.push_back(value);
+            }
+        }
+        self.taken.push_back(taken);
+    }
+
+    /// What was measured at a moment; none where nothing was.
+    fn get(&self, number: u64, measure: Measure) -> Option<f64> {
+        let index = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        let taken = *self.taken.get(index)?;
+        let other = |column: usize| self.others.as_ref()?[column].get(index).copied();
+        let value = match measure {
+            Measure::Taken => taken,
+            rare => other(rare as usize - 1).unwrap_or(0.0),
+        };
+        (!taken.is_nan()).then_some(f64::from(value))
     }
 
     fn forget(&mut self, first: u64) {
-        while self.first < first && !self.points.is_empty() {
-            self.points.pop_front();
+        while self.first < first && !self.taken.is_empty() {
+            self.taken.pop_front();
+            self.others.iter_mut().flat_map(|o| o.iter_mut()).for_each(|column| {
+                column.pop_front();
+            });
             self.first += 1;
         }
     }
@@ -250,6 +276,30 @@ mod tests {
             history.push(&board, 1.0);
         }
         assert_eq!(history.moments.len(), 60);
-        assert!(history.policies.values().all(|s| s.points.len() <= 60));
+        assert!(history.policies.values().all(|s| s.taken.len() <= 60));
+    }
+
+    #[test]
+    fn measures_that_are_rare_are_kept_where_they_were_and_forgotten_in_time() {
+        const ALL: [Measure; 4] = [Measure::Taken, Measure::QosDrops, Measure::Fallbacks, Measure::Refusals];
+        let point = |n: u64| {
+            let n = n as u16;
+            [f32::from(n), f32::from(n % 7 / 6 * n), f32::from(n / 30), 0.0]
+        };
+        let (mut series, first) = (Series { first: 5, ..Series::default() }, 20);
+        for n in (5..40).chain(45..60) {
+            series.push(n, point(n));
+            series.forget(n.min(first));
+        }
+        for n in 0..70 {
+            let was = (first..40).contains(&n) || (45..60).contains(&n);
+            for measure in ALL {
+                let want = was.then(|| f64::from(point(n)[measure as usize]));
+                assert_eq!(series.get(n, measure), want, "{measure:?} of {n}");
+            }
+        }
+        series.forget(60);
+        assert_eq!(series.get(59, Measure::QosDrops), None);
+        assert_eq!(series.others.map(|o| o.map(|column| column.len())), Some([0; 3]));
     }
 }

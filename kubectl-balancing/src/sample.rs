@@ -3,7 +3,6 @@
 //! A sample speaks of many nodes; one agent is the case of one.
 
 use std::{
-    borrow::Cow,
     collections::{BTreeMap, HashMap, HashSet},
     net::IpAddr,
     sync::Arc,
@@ -278,14 +277,7 @@ fn key(policy: &PolicyStatus) -> PolicyRef {
 
 fn policy_rows(sample: &Sample, spans: &[Option<Span<'_>>]) -> Vec<PolicyTopItem> {
     let latest = sample.taken_at();
-    let mut rows: Vec<PolicyTopItem> = joined(sample)
-        .into_iter()
-        .map(|(status, nodes, newest_generation)| PolicyTopItem {
-            nodes,
-            newest_generation,
-            ..policy_row(key(&status), &status, latest)
-        })
-        .collect();
+    let mut rows: Vec<PolicyTopItem> = joined(sample).iter().map(|policy| policy.row(latest)).collect();
     for (node, span) in sample.nodes.iter().zip(spans) {
         let counted: HashMap<&PolicyRef, &PolicyCounters> =
             node.counters.policies.iter().map(|c| (&c.policy, c)).collect();
@@ -359,22 +351,49 @@ fn node_count(state: PolicyState) -> NodeCount {
     }
 }
 
-/// What all nodes together say of each policy, on how many of them it is, and the newest generation that one has applied.
-fn joined(sample: &Sample) -> Vec<(Cow<'_, PolicyStatus>, NodeCount, i64)> {
-    let mut all: Vec<(Cow<'_, PolicyStatus>, NodeCount, i64)> =
+/// What all nodes together say of a policy.
+struct Joined<'a> {
+    first: &'a PolicyStatus,
+    /// Of more than one node. A box, as most have one.
+    sum: Option<Box<PolicyStatus>>,
+    nodes: NodeCount,
+    /// The newest that one of them has applied.
+    newest_generation: i64,
+}
+
+impl<'a> Joined<'a> {
+    fn new(first: &'a PolicyStatus) -> Self {
+        Self { first, sum: None, nodes: node_count(first.state), newest_generation: first.generation }
+    }
+
+    fn join(&mut self, status: &PolicyStatus) {
+        let count = node_count(status.state);
+        self.sum.get_or_insert_with(|| Box::new(self.first.clone())).join(status);
+        self.nodes.wanted += count.wanted;
+        self.nodes.programmed += count.programmed;
+        self.newest_generation = self.newest_generation.max(status.generation);
+    }
+
+    fn row(&self, latest: Timestamp) -> PolicyTopItem {
+        let status = self.sum.as_deref().unwrap_or(self.first);
+        PolicyTopItem {
+            nodes: self.nodes,
+            newest_generation: self.newest_generation,
+            ..policy_row(key(status), status, latest)
+        }
+    }
+}
+
+/// Every policy once, in the order in which nodes name them.
+fn joined(sample: &Sample) -> Vec<Joined<'_>> {
+    let mut all: Vec<Joined<'_>> =
         Vec::with_capacity(sample.nodes.first().map_or(0, |n| n.status.policies.len()));
     let mut known: HashMap<(PolicyKind, &str), usize> = HashMap::new();
     for status in sample.nodes.iter().flat_map(|node| &node.status.policies) {
-        let (next, count) = (all.len(), node_count(status.state));
+        let next = all.len();
         match *known.entry((status.kind, &status.name)).or_insert(next) {
-            i if i < next => {
-                let (sum, nodes, newest) = &mut all[i];
-                sum.to_mut().join(status);
-                nodes.wanted += count.wanted;
-                nodes.programmed += count.programmed;
-                *newest = (*newest).max(status.generation);
-            }
-            _ => all.push((Cow::Borrowed(status), count, status.generation)),
+            i if i < next => all[i].join(status),
+            _ => all.push(Joined::new(status)),
         }
     }
     all

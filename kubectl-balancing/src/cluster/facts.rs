@@ -317,7 +317,7 @@ impl Facts {
 
 /// The pod of an agent, or of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AgentPod {
+pub struct OwnPod {
     /// Its name.
     pub name: String,
     /// The node it runs on; empty where it has none yet.
@@ -333,7 +333,7 @@ pub struct AgentPod {
     pub why: String,
 }
 
-impl AgentPod {
+impl OwnPod {
     /// A pod of its object; none where it has no node yet.
     #[must_use]
     pub fn of(pod: &Value) -> Option<Self> {
@@ -382,9 +382,9 @@ pub struct Read {
     /// What nodes say of themselves; none where it could not be read.
     pub states: Option<Vec<NodeState>>,
     /// Pods of agents; none where they could not be read.
-    pub agents: Option<Vec<AgentPod>>,
+    pub agents: Option<Vec<OwnPod>>,
     /// Pods of the operator; none where they could not be read.
-    pub operators: Option<Vec<AgentPod>>,
+    pub operators: Option<Vec<OwnPod>>,
     /// The nodes that are chosen; none is all of them.
     pub chosen: Option<BTreeSet<String>>,
     /// Are policies chosen by their labels, so that there are more than these?
@@ -436,7 +436,7 @@ impl Read {
 
     /// The pod of a node's agent: of two, of which one takes the other's place, the one that is Ready.
     #[must_use]
-    pub fn agent_of(&self, node: &str) -> Option<&AgentPod> {
+    pub fn agent_of(&self, node: &str) -> Option<&OwnPod> {
         let pods = self.agents.iter().flatten().filter(|p| p.node == node);
         pods.max_by_key(|p| (p.runs && p.ready, p.runs))
     }
@@ -624,9 +624,9 @@ mod tests {
         .unwrap()
     }
 
-    fn pod(node: &str, running: bool) -> AgentPod {
+    fn pod(node: &str, running: bool) -> OwnPod {
         let state = if running { json!({"running": {}}) } else { json!({"waiting": {"reason": "Crash"}}) };
-        AgentPod::of(&json!({
+        OwnPod::of(&json!({
             "metadata": {"name": "p"}, "spec": {"nodeName": node},
             "status": {"phase": "Running", "containerStatuses": [{"state": state}]},
         }))

@@ -24,7 +24,7 @@ use jiff::Timestamp;
 
 use self::{
     connect::{Connection, Prompts},
-    facts::{AgentPod, Facts, Read},
+    facts::{Facts, OwnPod, Read},
     flags::ClusterArgs,
     live::{Live, Told},
     part::{Chosen, List, Part, Parts},
@@ -126,7 +126,7 @@ impl Cluster {
 
 /// Counts pods.
 #[must_use]
-pub fn replicas(pods: &[AgentPod]) -> Replicas {
+pub fn replicas(pods: &[OwnPod]) -> Replicas {
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Replicas { ready: count(pods.iter().filter(|p| p.ready && p.runs).count()), all: count(pods.len()) }
 }

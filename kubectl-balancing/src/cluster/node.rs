@@ -298,7 +298,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::facts::AgentPod;
+    use crate::cluster::facts::OwnPod;
 
     /// What is said of node n1, all of whose conditions are good but that of its programs.
     fn said(programs: &str, (runs, ready, lost): (bool, bool, bool)) -> (Works, String, Check) {
@@ -311,7 +311,7 @@ mod tests {
             ]},
         }))
         .unwrap();
-        let pod = AgentPod {
+        let pod = OwnPod {
             name: "agent-1".to_owned(),
             node: "n1".to_owned(),
             runs,

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Cluster, Wanted,
-    facts::{AgentPod, NodeState, PolicyFact, Read},
+    facts::{NodeState, OwnPod, PolicyFact, Read},
     read::{BALANCINGS, Failure, Kind, LOCAL_REDIRECTS, NODES, PODS, STATES, Unreachable, gap_text},
 };
 use crate::text::percent_encoded;
@@ -64,8 +64,8 @@ pub(super) struct List<'a> {
 pub(super) enum Kept {
     Policy(Box<PolicyFact>),
     State(Box<NodeState>),
-    Agent(AgentPod),
-    Operator(AgentPod),
+    Agent(OwnPod),
+    Operator(OwnPod),
     /// A node's name.
     Node(String),
 }
@@ -103,8 +103,8 @@ impl Part {
             Self::Balancings => PolicyFact::of(PolicyKind::BalancingPolicy, object).map(policy),
             Self::States => NodeState::of(object).map(|s| Kept::State(Box::new(s))),
             Self::Pods => match object.pointer(COMPONENT).and_then(Value::as_str) {
-                Some("agent") => AgentPod::of(object).map(Kept::Agent),
-                Some("operator") => Some(Kept::Operator(AgentPod::read(object))),
+                Some("agent") => OwnPod::of(object).map(Kept::Agent),
+                Some("operator") => Some(Kept::Operator(OwnPod::read(object))),
                 _ => None,
             },
             Self::Nodes => object["metadata"]["name"].as_str().map(|n| Kept::Node(n.to_owned())),

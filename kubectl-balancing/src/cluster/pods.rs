@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use balancing_api::cli::{ProblemItem, Severity};
 
-use super::facts::{AgentPod, Read};
+use super::facts::{OwnPod, Read};
 use crate::{sample::Sample, text::list};
 
 /// Pods that are named.
@@ -73,7 +73,7 @@ pub(super) fn is_without_operator(read: &Read) -> bool {
 }
 
 /// The line that shows why a pod is not Ready.
-pub(super) fn look_at(pod: &AgentPod, namespace: &str) -> String {
+pub(super) fn look_at(pod: &OwnPod, namespace: &str) -> String {
     match (pod.runs, pod.why.as_str()) {
         (true, _) if pod.lost => format!("kubectl describe node {}", pod.node),
         (true, _) => format!("kubectl logs -n {namespace} {} --tail=20", pod.name),
@@ -88,7 +88,7 @@ pub(super) fn look_at(pod: &AgentPod, namespace: &str) -> String {
 
 fn operator(read: &Read) -> Option<ProblemItem> {
     let pods = read.operators.as_ref().filter(|_| is_without_operator(read))?;
-    let one = |p: &AgentPod| {
+    let one = |p: &OwnPod| {
         let why = if p.runs { "not Ready" } else { p.why.as_str() };
         if why.is_empty() { p.name.clone() } else { format!("{} ({why})", p.name) }
     };
@@ -133,8 +133,8 @@ mod tests {
 
     use super::*;
 
-    fn pod(name: &str, ready: &str, containers: &str, state: &Value) -> AgentPod {
-        AgentPod::read(&json!({
+    fn pod(name: &str, ready: &str, containers: &str, state: &Value) -> OwnPod {
+        OwnPod::read(&json!({
             "metadata": {"name": name}, "spec": {"nodeName": "n1"},
             "status": {
                 "phase": "Running",
@@ -146,7 +146,7 @@ mod tests {
         }))
     }
 
-    fn with(operators: Option<Vec<AgentPod>>, agents: Option<Vec<AgentPod>>) -> Read {
+    fn with(operators: Option<Vec<OwnPod>>, agents: Option<Vec<OwnPod>>) -> Read {
         Read { namespace: "elf".to_owned(), operators, agents, ..Read::default() }
     }
 
@@ -163,9 +163,9 @@ mod tests {
             "metadata": {"name": "a"}, "spec": {"nodeName": "n1", "readinessGates": [{"conditionType": "x"}]},
             "status": {"phase": "Running", "conditions": [{"type": "ContainersReady", "status": "True"}]},
         });
-        assert!(!AgentPod::read(&gated).lost, "a gate keeps it from being Ready");
+        assert!(!OwnPod::read(&gated).lost, "a gate keeps it from being Ready");
         gated["spec"]["readinessGates"] = json!([]);
-        assert!(AgentPod::read(&gated).lost);
+        assert!(OwnPod::read(&gated).lost);
         assert_eq!(Doubt::about(&with(None, None), "n1"), None, "pods cannot be read: that is a gap");
         // While one is replaced by another, the one that is Ready counts.
         let two = vec![pod("a", "True", "True", &running), pod("b", "False", "False", &running)];
@@ -189,7 +189,7 @@ mod tests {
         let ready = pod("op-1", "True", "True", &running);
         let fails = pod("op-2", "False", "False", &running);
         let crashes = pod("op-3", "False", "False", &crashed);
-        let told = |pods: Option<Vec<AgentPod>>| operator(&with(pods, None)).map(|p| (p.message, p.next));
+        let told = |pods: Option<Vec<OwnPod>>| operator(&with(pods, None)).map(|p| (p.message, p.next));
         assert_eq!(told(None), None, "pods cannot be read: that is a gap");
         assert_eq!(told(Some(vec![fails.clone(), ready])), None);
         let (message, next) = told(Some(vec![crashes, fails.clone()])).unwrap();
@@ -203,7 +203,7 @@ mod tests {
         let ended = pod("op-5", "False", "False", &json!({"terminated": {"reason": "Error"}}));
         assert_eq!(told(Some(vec![ended])).unwrap().1, "kubectl logs -n elf op-5 --tail=20");
         let waits = json!({"metadata": {"name": "op-4"}, "spec": {}, "status": {"phase": "Pending"}});
-        let (message, next) = told(Some(vec![AgentPod::read(&waits)])).unwrap();
+        let (message, next) = told(Some(vec![OwnPod::read(&waits)])).unwrap();
         assert!(message.contains("op-4 (Pending)"), "{message}");
         assert_eq!(next, "kubectl describe pod -n elf op-4");
         let (message, next) = told(Some(Vec::new())).unwrap();

@@ -270,7 +270,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cluster::facts::{AgentPod, NodeState as State};
+    use crate::cluster::facts::{NodeState as State, OwnPod};
 
     fn state(name: &str, attached: &str) -> State {
         let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Why", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
@@ -284,8 +284,8 @@ mod tests {
         .unwrap()
     }
 
-    fn pod(node: &str, why: &str) -> AgentPod {
-        AgentPod {
+    fn pod(node: &str, why: &str) -> OwnPod {
+        OwnPod {
             name: format!("agent-{node}"),
             node: node.to_owned(),
             runs: why.is_empty(),
@@ -295,7 +295,7 @@ mod tests {
         }
     }
 
-    fn judged(states: Vec<State>, agents: Vec<AgentPod>) -> (Option<Works>, String) {
+    fn judged(states: Vec<State>, agents: Vec<OwnPod>) -> (Option<Works>, String) {
         let read = Read {
             policies: Some(Vec::new()),
             states: Some(states),
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn nodes_are_joined_and_those_that_do_not_work_are_named() {
         let all = |names: &[&str]| -> Vec<State> { names.iter().map(|n| state(n, "True")).collect() };
-        let run = |names: &[&str]| -> Vec<AgentPod> { names.iter().map(|n| pod(n, "")).collect() };
+        let run = |names: &[&str]| -> Vec<OwnPod> { names.iter().map(|n| pod(n, "")).collect() };
         assert_eq!(
             judged(all(&["n1", "n2"]), run(&["n1", "n2"])),
             (Some(Works::Yes), "on all 2 nodes".to_owned())
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn without_an_operator_not_all_works() {
-        let read = |operators: Option<Vec<AgentPod>>| Read {
+        let read = |operators: Option<Vec<OwnPod>>| Read {
             policies: Some(Vec::new()),
             states: Some(vec![state("n1", "True"), state("n2", "True")]),
             agents: Some(vec![pod("n1", ""), pod("n2", "")]),
@@ -396,7 +396,7 @@ mod tests {
             (Some(Works::Partly), format!("on 1 of 2 nodes; not on n2: Why; {unseen}"))
         );
         assert_eq!(said(&blind(vec![state("n1", "False")])).0, Some(Works::No));
-        let mut unready = read(Some(vec![AgentPod { ready: false, ..pod("n1", "") }]));
+        let mut unready = read(Some(vec![OwnPod { ready: false, ..pod("n1", "") }]));
         assert_eq!(said(&unready), partly);
         // Problems are named once, and only where pods can be read.
         unready.agents.iter_mut().flatten().for_each(|p| (p.ready, p.lost) = (false, true));
