@@ -1,4 +1,6 @@
-//! Do several runs agree? Each figure's intervals have to have something in common.
+//! Do several runs agree? The intervals of each ratio have to have something in common.
+//!
+//! A plain time or difference moves with the machine: whether those agree is told and not judged.
 
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
@@ -6,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::report::{BenchReport, Metric, number};
 
-/// Prints what of each figure the reports say; an error where some do not agree.
+/// Prints what of each figure the reports say; an error where ratios do not agree.
 pub fn print(files: &[PathBuf]) -> Result<()> {
     let reports = files
         .iter()
@@ -25,13 +27,22 @@ pub fn print(files: &[PathBuf]) -> Result<()> {
         println!(
             "{:<width$}  {:<9}  {}",
             row.id,
-            if row.agree { "agree" } else { "DISAGREE" },
+            match (row.agree, row.is_ratio) {
+                (true, _) => "agree",
+                (false, true) => "DISAGREE",
+                (false, false) => "moved",
+            },
             intervals.join("  ")
         );
     }
-    let apart = rows.iter().filter(|row| !row.agree).count();
-    println!("\n{} of {} figures agree", rows.len() - apart, rows.len());
-    ensure!(apart == 0, "{apart} figures do not agree within their intervals");
+    let of = |is_ratio: bool| {
+        let all = rows.iter().filter(|row| row.is_ratio == is_ratio);
+        (all.clone().filter(|row| row.agree).count(), all.count())
+    };
+    let ((ratios_agree, ratios), (others_agree, others)) = (of(true), of(false));
+    println!("\n{ratios_agree} of {ratios} ratios agree, {others_agree} of {others} other figures");
+    let apart = ratios - ratios_agree;
+    ensure!(apart == 0, "{apart} ratios do not agree within their intervals");
     Ok(())
 }
 
@@ -39,6 +50,8 @@ pub fn print(files: &[PathBuf]) -> Result<()> {
 struct Row {
     id: String,
     intervals: Vec<[f64; 2]>,
+    /// Is it a ratio to something measured beside it?
+    is_ratio: bool,
     agree: bool,
 }
 
@@ -54,7 +67,7 @@ fn compared(reports: &[BenchReport]) -> Vec<Row> {
                 by_id.iter().map(|all| all.get(m.id.as_str())?.interval).collect::<Option<_>>()?;
             let low = intervals.iter().map(|i| i[0]).fold(f64::NEG_INFINITY, f64::max);
             let high = intervals.iter().map(|i| i[1]).fold(f64::INFINITY, f64::min);
-            Some(Row { id: m.id.clone(), intervals, agree: low <= high })
+            Some(Row { id: m.id.clone(), intervals, is_ratio: m.ratio.is_some(), agree: low <= high })
         })
         .collect()
 }
