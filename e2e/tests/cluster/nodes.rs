@@ -28,7 +28,7 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ("an_agent_writes_its_own_state_and_nothing_else", an_agent_writes_its_own_state_and_nothing_else),
 ];
 
-/// The three nodes, their agents ready.
+/// The three nodes: their agents are ready, and the API server knows of it.
 pub(crate) fn three(cluster: &Cluster) -> Result<Vec<ClusterNode<'_>>> {
     let mut nodes = Vec::new();
     for name in NODES {
@@ -39,6 +39,12 @@ pub(crate) fn three(cluster: &Cluster) -> Result<Vec<ClusterNode<'_>>> {
     }
     for node in &mut nodes {
         node.agent.wait_ready().with_context(|| node.name().to_owned())?;
+    }
+    // Ready is on the node; a plugin knows the nodes of which there is a state.
+    let kube = cluster.plane.admin()?;
+    for node in &nodes {
+        let said = |state: &Value| state["status"].is_object().then_some(());
+        kube.wait_for(&state_of(node.name())?, SOON, "the agent has said something", said)?;
     }
     Ok(nodes)
 }
