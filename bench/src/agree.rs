@@ -24,16 +24,7 @@ pub fn print(files: &[PathBuf]) -> Result<()> {
     for row in &rows {
         let intervals: Vec<String> =
             row.intervals.iter().map(|[low, high]| format!("{}–{}", number(*low), number(*high))).collect();
-        println!(
-            "{:<width$}  {:<9}  {}",
-            row.id,
-            match (row.agree, row.is_ratio) {
-                (true, _) => "agree",
-                (false, true) => "DISAGREE",
-                (false, false) => "moved",
-            },
-            intervals.join("  ")
-        );
+        println!("{:<width$}  {:<9}  {}", row.id, row.word(), intervals.join("  "));
     }
     let of = |is_ratio: bool| {
         let all = rows.iter().filter(|row| row.is_ratio == is_ratio);
@@ -53,6 +44,16 @@ struct Row {
     /// Is it a ratio to something measured beside it?
     is_ratio: bool,
     agree: bool,
+}
+
+impl Row {
+    const fn word(&self) -> &'static str {
+        match (self.agree, self.is_ratio) {
+            (true, _) => "agree",
+            (false, true) => "DISAGREE",
+            (false, false) => "moved",
+        }
+    }
 }
 
 /// The figures that each report has with an interval, in the first one's order.
@@ -111,5 +112,17 @@ mod tests {
         // Each neighbour of `chain` overlaps, its ends do not; what one report lacks is not judged.
         assert_eq!(told, [("chain", false), ("touch", true)]);
         assert_eq!(rows[1].intervals, [[1.0, 2.0], [2.0, 3.0], [0.0, 9.0]]);
+    }
+
+    #[test]
+    fn what_has_nothing_beside_it_may_move() {
+        let apart = [report(&[("m", Some([1.0, 2.0]))]), report(&[("m", Some([3.0, 4.0]))])];
+        assert_eq!(compared(&apart)[0].word(), "moved");
+        let ratios = apart.map(|mut report| {
+            report.metrics[0].ratio = Some(1.0);
+            report
+        });
+        assert_eq!(compared(&ratios)[0].word(), "DISAGREE");
+        assert_eq!(compared(&[ratios[0].clone(), ratios[0].clone()])[0].word(), "agree");
     }
 }

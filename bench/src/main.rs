@@ -44,7 +44,7 @@ struct Arguments {
     /// Measures nothing: makes the page of the documentation from the newest full report in that folder.
     #[arg(long)]
     page: bool,
-    /// Measures nothing: says of each figure of these reports whether its intervals overlap.
+    /// Measures nothing: says of each figure of these reports whether its intervals overlap; fails where a ratio's do not.
     #[arg(long, num_args = 2.., value_name = "REPORT", conflicts_with = "page")]
     agree: Vec<PathBuf>,
     /// The bench of the frames of `top`, built by `cargo xtask bench`.

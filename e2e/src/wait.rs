@@ -1,13 +1,12 @@
 //! Waiting for a condition with a deadline: the only way these fixtures wait.
 
 use std::{
-    cell::RefCell,
     fmt::Debug,
-    thread,
+    mem, thread,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 /// First and longest pause between two attempts.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
@@ -55,23 +54,19 @@ pub fn rest<T: PartialEq + Debug>(
     what: &str,
     read: impl Fn() -> Result<T>,
 ) -> Result<T> {
-    let first = read()?;
-    let state = RefCell::new((Instant::now(), None, first));
-    until(
+    let (mut since, mut before, mut now) = (Instant::now(), None, read()?);
+    let reached = until(
         deadline,
+        || format!("{what} rests"),
         || {
-            let (_, before, now) = &*state.borrow();
-            format!("{what} rests; last it went from {before:?} to {now:?}")
-        },
-        || {
-            let now = read()?;
-            let (since, before, last) = &mut *state.borrow_mut();
-            if *last != now {
-                *since = Instant::now();
-                *before = Some(std::mem::replace(last, now));
+            let next = read()?;
+            if next != now {
+                since = Instant::now();
+                before = Some(mem::replace(&mut now, next));
             }
             Ok((since.elapsed() > quiet).then_some(()))
         },
-    )?;
-    Ok(state.into_inner().2)
+    );
+    reached.with_context(|| format!("last it went from {before:?} to {now:?}"))?;
+    Ok(now)
 }

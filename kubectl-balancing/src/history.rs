@@ -167,15 +167,21 @@ impl Series {
         if others.iter().any(|value| *value > 0.0) {
             self.others.get_or_insert_default();
         }
-        for (column, value) in self.others.iter_mut().flat_map(|o| o.iter_mut()).zip(others) {
+        let measured = self.taken.len();
+        for (column, value) in self.columns().zip(others) {
             if value > 0.0 {
-                column.resize(self.taken.len(), 0.0);
+                column.resize(measured, 0.0);
             }
             if value > 0.0 || !column.is_empty() {
                 column.push_back(value);
             }
         }
         self.taken.push_back(taken);
+    }
+
+    /// Those of `others`, where there are any.
+    fn columns(&mut self) -> impl Iterator<Item = &mut VecDeque<f32>> {
+        self.others.iter_mut().flat_map(|others| others.iter_mut())
     }
 
     /// What was measured at a moment; none where nothing was.
@@ -193,9 +199,7 @@ impl Series {
     fn forget(&mut self, first: u64) {
         while self.first < first && !self.taken.is_empty() {
             self.taken.pop_front();
-            self.others.iter_mut().flat_map(|o| o.iter_mut()).for_each(|column| {
-                column.pop_front();
-            });
+            self.columns().for_each(|column| drop(column.pop_front()));
             self.first += 1;
         }
     }

@@ -4,7 +4,7 @@
 //! one; what differs from what is stored is written. At rest nothing is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     time::{Duration, Instant},
 };
 
@@ -129,6 +129,14 @@ struct Memory {
     unconfirmed: Option<(PolicyObjectStatus, String)>,
 }
 
+/// How often in a row writes of a task were not made.
+#[derive(Debug, Default)]
+struct Failures {
+    in_a_row: u32,
+    /// Are those of the last look counted? However many of its writes fail, that is one failure.
+    counted: bool,
+}
+
 /// What is to be written, and when.
 #[derive(Debug)]
 pub struct Core {
@@ -136,13 +144,11 @@ pub struct Core {
     interval: Duration,
     due: BTreeMap<Task, Instant>,
     busy: BTreeSet<Task>,
-    failures: HashMap<Task, u32>,
+    failures: HashMap<Task, Failures>,
     memory: HashMap<PolicyRef, Memory>,
     /// Numbers that were given and that no watch has brought back: the version that was seen.
     numbered: HashMap<String, String>,
     numbering: (usize, usize),
-    /// Tasks of whose writes that were made last some failed: however many, that is one failure.
-    missed: HashSet<Task>,
 }
 
 impl Core {
@@ -158,7 +164,6 @@ impl Core {
             memory: HashMap::new(),
             numbered: HashMap::new(),
             numbering: (0, 0),
-            missed: HashSet::new(),
         }
     }
 
@@ -232,7 +237,9 @@ impl Core {
         let mut writes = Vec::new();
         for task in tasks {
             self.due.remove(&task);
-            self.missed.remove(&task);
+            if let Some(failures) = self.failures.get_mut(&task) {
+                failures.counted = false;
+            }
             let follows = match &task {
                 Task::PolicyIds => self.policy_ids(),
                 Task::NodeIds => self.node_ids(),
@@ -377,13 +384,14 @@ impl Core {
             Outcome::Overtaken | Outcome::Failed => self.forget(write),
         }
         let failures = self.failures.entry(task.clone()).or_default();
-        if self.missed.insert(task.clone()) || *failures == 0 {
-            *failures = failures.saturating_add(1);
+        if !failures.counted {
+            *failures = Failures { in_a_row: failures.in_a_row.saturating_add(1), counted: true };
         }
-        let wait = RETRY.saturating_mul(1 << (*failures - 1).min(6)).min(LONGEST_RETRY);
+        let in_a_row = failures.in_a_row;
+        let wait = RETRY.saturating_mul(1 << (in_a_row - 1).min(6)).min(LONGEST_RETRY);
         // Not sooner, whatever else concerns it meanwhile; what overtook it the watch has told by then.
         self.due.insert(task.clone(), now + wait);
-        *failures
+        in_a_row
     }
 
     fn made(&mut self, write: &Write, version: String, now: Instant) {

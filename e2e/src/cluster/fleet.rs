@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, thread};
 
 use anyhow::{Context, Result, bail};
+use balancing_api::names::ANNOTATION_SERVICE_ID;
 use serde_json::{Value, json};
 
 use super::{ControlPlane, Kube, objects};
@@ -198,7 +199,7 @@ impl Fleet {
     /// # Errors
     /// No answer.
     pub fn numbered(&self) -> Result<bool> {
-        let number = |p: &Value| p["metadata"]["annotations"]["balancing.elf.io/serviceId"].is_string();
+        let number = |p: &Value| p["metadata"]["annotations"][ANNOTATION_SERVICE_ID].is_string();
         Ok(self.policies()?.values().all(number))
     }
 

@@ -59,6 +59,11 @@ impl Scene {
         self.kube.create(object)
     }
 
+    /// Waits until an object is no longer written: as it is then.
+    pub(crate) fn at_rest(&self, path: &str) -> Result<Value> {
+        wait::rest(3 * SOON, REST, path, || self.kube.object(path))
+    }
+
     /// Applies an object as a user writes it.
     pub(crate) fn apply(&self, object: &Value) -> Result<Value> {
         self.note(objects::place(object)?.path());

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Cluster, Test,
-    bed::{DNS, REST, SOON, Scene, condition_of, dns_policy, dns_service, expect, local_cache, udp},
+    bed::{DNS, SOON, Scene, condition_of, dns_policy, dns_service, expect, local_cache, udp},
 };
 
 pub(crate) const TESTS: &[(&str, Test)] = &[
@@ -167,19 +167,18 @@ fn a_state_is_written_when_something_changes(cluster: &Cluster) -> Result<()> {
         (ours["state"] == "Programmed").then(|| state.clone())
     };
     scene.kube.wait_for(&path, SOON, "the policy is programmed", programmed)?;
-    let rest = || {
-        wait::rest(3 * SOON, REST, "the state", || {
-            let state = scene.kube.object(&path)?;
-            Ok((state["metadata"]["resourceVersion"].clone(), state["status"].clone()))
-        })
-    };
-    let before = rest()?;
+    let before = scene.at_rest(&path)?;
     // Traffic, and a change that is none: nothing of that is a reason to write.
     let client = node.client("c1")?;
     client.dial_all(vec![udp(DNS, 53)], 500)?;
     scene.kube.patch(&objects::place(&dns_policy())?.path(), &json!({"metadata": {"labels": {"a": "b"}}}))?;
-    let after = rest()?;
-    ensure!(before.0 == after.0, "written without need:\nbefore {:#}\nafter {:#}", before.1, after.1);
+    let after = scene.at_rest(&path)?;
+    ensure!(
+        before["metadata"]["resourceVersion"] == after["metadata"]["resourceVersion"],
+        "written without need:\nbefore {:#}\nafter {:#}",
+        before["status"],
+        after["status"]
+    );
     Ok(())
 }
 

@@ -15,8 +15,7 @@ use serde_json::{Value, json};
 use crate::{
     Cluster, Test,
     bed::{
-        DNS, REST, SOON, Scene, condition_of, dns_policy, dns_service, expect, kubectl_ok, local_cache, tcp,
-        udp,
+        DNS, SOON, Scene, condition_of, dns_policy, dns_service, expect, kubectl_ok, local_cache, tcp, udp,
     },
     nodes::three,
 };
@@ -100,14 +99,7 @@ fn a_policy_says_on_how_many_nodes_it_holds(cluster: &Cluster) -> Result<()> {
     let why = scene.kube.wait_for(&path, SOON, "node 2 is named", problem)?;
     ensure!(why == "NoLocalBackend", "node 2 says {why}");
     // At rest nothing is written.
-    wait::rest(3 * SOON, REST, "the policy", || {
-        let policy = scene.kube.object(&path)?;
-        Ok((
-            policy["metadata"]["resourceVersion"].clone(),
-            policy["metadata"]["annotations"].clone(),
-            policy["status"].clone(),
-        ))
-    })?;
+    scene.at_rest(&path)?;
     Ok(())
 }
 
@@ -256,11 +248,11 @@ fn one_conflict(
     ensure!(message.contains(&name(winner)), "the loser does not name {}: {message:?}", name(winner));
     condition(scene, &places[winner], "Accepted", "True", "Accepted")?;
     expect(cluster, node, "c1", udp(DNS, 53), leads(winner))?;
-    // The winner goes: the loser is in force at once, not when somebody comes round to look.
+    // The winner goes: the loser is in force within two seconds.
     scene.kube.delete(&places[winner])?;
     let (network, flow) = (&cluster.network, tcp(DNS, 53));
     wait::until(
-        Duration::from_secs(10),
+        Duration::from_secs(2),
         || format!("{} leads to {}", name(loser), leads(loser)),
         || {
             let in_force =
