@@ -199,7 +199,9 @@ impl Series {
     fn forget(&mut self, first: u64) {
         while self.first < first && !self.taken.is_empty() {
             self.taken.pop_front();
-            self.columns().for_each(|column| drop(column.pop_front()));
+            for column in self.columns() {
+                column.pop_front();
+            }
             self.first += 1;
         }
     }

@@ -7,7 +7,6 @@ use balancing_api::names::reason;
 use balancing_e2e::{
     agent::Options,
     cluster::{ClusterNode, NODES, objects, pods},
-    wait,
 };
 use serde_json::{Value, json};
 
