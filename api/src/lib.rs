@@ -18,6 +18,7 @@ pub mod node_state;
 pub mod open;
 pub mod overview;
 pub mod pattern;
+pub mod placement;
 pub mod policy;
 pub mod published;
 pub mod recording;

@@ -8,7 +8,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep};
 
 /// Name of the agents' DaemonSet, as the chart has it.
-const AGENTS: &str = "balancing-agent";
+pub(crate) const AGENTS: &str = "balancing-agent";
 /// Name of the operator's Deployment.
 const OPERATOR: &str = "balancing-operator";
 /// How long an installation may take to be at work.

@@ -14,6 +14,7 @@ use balancing_api::{
     },
     net::Protocol,
     node_state::NodeBalancingState,
+    placement::Placement,
     policy::{PolicyKind, PolicyObjectStatus, PolicyRef},
     published::Published,
     records::{ConvertError, Converter, Name, Node, Pod, Service, Text},
@@ -301,6 +302,8 @@ pub enum Change {
     State(Text, Option<Box<NodeState>>),
     /// An EndpointSlice of the operator.
     Slice(String, Option<Box<Slice>>),
+    /// Where the DaemonSet of the agents puts them.
+    Agents(Option<Box<Placement>>),
 }
 
 #[cfg(test)]

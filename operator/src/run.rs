@@ -54,7 +54,7 @@ const TELL: u32 = 5;
 /// What the loop needs.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Namespace of the published slices.
+    /// Namespace of the published slices, and of the DaemonSet of the agents.
     pub namespace: String,
     /// Which lease, and who wants it.
     pub candidate: Candidate,
@@ -250,6 +250,10 @@ impl Loop {
             }
             News::Trouble(source, Some(why)) => {
                 self.metrics.watch_errors.get_or_create(&SourceLabel { source: source.name() }).inc();
+                if source.is_optional() {
+                    self.missing.remove(&source);
+                    self.health.source(source, None);
+                }
                 // Once it has told everything it works on the last good state.
                 if self.missing.contains(&source) {
                     self.health.source(source, Some(why.clone()));

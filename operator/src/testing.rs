@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use balancing_api::{
+    placement::Placement,
     policy::{PolicyKind, PolicyRef},
     records::{Converter, Name},
 };
@@ -99,6 +100,11 @@ pub(crate) fn set_windows_node(name: &str, address: &str) -> Change {
     }));
     let (node, _) = objects::node(&mut Converter::default(), &object).unwrap();
     Change::Node(name.into(), Some(Arc::new(node)))
+}
+
+/// A DaemonSet of the agents whose pods want these labels of a node.
+pub(crate) fn set_agents(labels: &Value) -> Change {
+    Change::Agents(Some(Box::new(Placement::of(&json!({"nodeSelector": labels})))))
 }
 
 /// Pod `ns/NAME` with the label `app`.

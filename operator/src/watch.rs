@@ -9,12 +9,14 @@ use std::{
 
 use balancing_api::{
     node_state::NodeBalancingState,
+    placement::Placement,
     policy::{PolicyKind, PolicyRef},
     records::{Converter, Name},
 };
 use futures_util::StreamExt;
 use k8s_openapi::{
     api::{
+        apps::v1::DaemonSet,
         core::v1::{Node, Pod, Service},
         discovery::v1::EndpointSlice,
     },
@@ -23,7 +25,7 @@ use k8s_openapi::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::DynamicObject,
-    core::DeserializeGuard,
+    core::{ApiResource, DeserializeGuard},
     runtime::{
         WatchStreamExt,
         utils::Backoff,
@@ -34,6 +36,7 @@ use serde::de::DeserializeOwned;
 use tokio::{sync::mpsc, task::JoinSet, time::Instant};
 
 use crate::{
+    check::AGENTS,
     objects::{self, Change},
     reconcile::apply::{LABEL_MANAGED_BY, MANAGED_BY, resource},
 };
@@ -99,20 +102,29 @@ pub enum Source {
     States,
     /// EndpointSlices of the operator.
     Slices,
+    /// The DaemonSet of the agents.
+    DaemonSets,
     /// Pods; only where a policy needs them.
     Pods,
 }
 
 impl Source {
     /// Those that are always watched.
-    pub const ALWAYS: [Self; 6] = [
+    pub const ALWAYS: [Self; 7] = [
         Self::LocalRedirectPolicies,
         Self::BalancingPolicies,
         Self::Services,
         Self::Nodes,
         Self::States,
         Self::Slices,
+        Self::DaemonSets,
     ];
+
+    /// Is nothing held up by it? Without the DaemonSet every node may have an agent.
+    #[must_use]
+    pub const fn is_optional(self) -> bool {
+        matches!(self, Self::DaemonSets)
+    }
 
     /// Its name: the resource's.
     #[must_use]
@@ -124,6 +136,7 @@ impl Source {
             Self::Nodes => "nodes",
             Self::States => "nodebalancingstates",
             Self::Slices => "endpointslices",
+            Self::DaemonSets => "daemonsets",
             Self::Pods => "pods",
         }
     }
@@ -140,7 +153,8 @@ pub enum News {
     Trouble(Source, Option<String>),
 }
 
-/// Begins to watch what is always watched. The watches end when nobody receives any longer.
+/// Begins to watch what is always watched: slices and the DaemonSet of the agents in this namespace, the others in the
+/// whole cluster. The watches end when nobody receives any longer.
 pub fn follow(client: &Client, namespace: &str, news: &mpsc::Sender<News>, tasks: &mut JoinSet<()>) {
     for kind in [PolicyKind::LocalRedirectPolicy, PolicyKind::BalancingPolicy] {
         let source = match kind {
@@ -209,6 +223,18 @@ pub fn follow(client: &Client, namespace: &str, news: &mpsc::Sender<News>, tasks
         Ok(Change::Slice(slice.name.clone(), Some(Box::new(slice))))
     };
     tasks.spawn(watch.run(news.clone(), set, |_, name| Change::Slice(name.to_owned(), None)));
+
+    let kind = ApiResource::erase::<DaemonSet>(&());
+    let own = watcher::Config::default().fields(&format!("metadata.name={AGENTS}"));
+    let watch = Watch::<DynamicObject>::new(
+        Source::DaemonSets,
+        Api::namespaced_with(client.clone(), namespace, &kind),
+        own,
+    );
+    let set = |object: DynamicObject| {
+        Ok(Change::Agents(Some(Box::new(Placement::of(&object.data["spec"]["template"]["spec"])))))
+    };
+    tasks.spawn(watch.run(news.clone(), set, |_, _| Change::Agents(None)));
 }
 
 /// Begins to watch Pods.

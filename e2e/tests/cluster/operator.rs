@@ -5,8 +5,8 @@ use std::{thread, time::Duration};
 use anyhow::{Context, Result, ensure};
 use balancing_e2e::{
     agent::Options,
-    cluster::{ClusterNode, Operator, objects, pods},
-    manifests::{POLICIES, policy_ports, with},
+    cluster::{ClusterNode, NAMESPACE, Operator, objects, pods},
+    manifests::{POLICIES, node, policy_ports, with},
     wait,
 };
 use rustix::process::{Pid, Signal, kill_process};
@@ -23,6 +23,8 @@ use crate::{
 pub(crate) const TESTS: &[(&str, Test)] = &[
     ("a_policy_says_on_how_many_nodes_it_holds", a_policy_says_on_how_many_nodes_it_holds),
     ("a_node_that_cannot_is_named", a_node_that_cannot_is_named),
+    ("a_node_that_the_daemonset_leaves_out_is_not_waited_for", a_node_that_the_daemonset_leaves_out),
+    ("without_the_daemonset_every_node_is_waited_for", without_the_daemonset_every_node_is_waited_for),
     ("a_policy_without_a_backend_anywhere_is_not_ready", a_policy_without_a_backend_anywhere_is_not_ready),
     ("references_that_lead_nowhere_are_named", references_that_lead_nowhere_are_named),
     ("of_two_policies_made_at_once_the_same_one_wins", of_two_policies_made_at_once_the_same_one_wins),
@@ -128,6 +130,63 @@ fn a_node_that_cannot_is_named(cluster: &Cluster) -> Result<()> {
     ensure!(message.contains("n3"), "the message names node 3: {message:?}");
     full.agent.alive()?;
     full.agent.no_panic()
+}
+
+/// A Node without the label that the chart's DaemonSet wants, and without an agent; a policy with a backend on node 1.
+fn spare_node(cluster: &Cluster, scene: &Scene) -> Result<Value> {
+    let spare = node("spare", &["192.0.2.77".parse()?], json!({}));
+    scene.create(&spare)?;
+    dns_service(cluster, scene)?;
+    local_cache(cluster, scene, 1)?;
+    scene.apply(&dns_policy())?;
+    Ok(spare)
+}
+
+/// Waits until a policy is programmed on three nodes, and waits for so many others.
+fn waits_for(scene: &Scene, path: &str, others: u32) -> Result<()> {
+    let is = |policy: &Value| {
+        let nodes = &policy["status"]["nodes"];
+        (nodes["selected"] == 3 + others && nodes["programmed"] == 3 && nodes["pending"] == others)
+            .then_some(())
+    };
+    scene.kube.wait_for(path, SOON, &format!("programmed on 3, pending on {others}"), is)
+}
+
+fn a_node_that_the_daemonset_leaves_out(cluster: &Cluster) -> Result<()> {
+    let scene = Scene::new(&cluster.plane)?;
+    let _operator = Operator::start(&cluster.network, &cluster.plane, "op1", &[])?;
+    let _nodes = three(cluster)?;
+    let spare = objects::place(&spare_node(cluster, &scene)?)?.path();
+    let path = lr("dns")?;
+    waits_for(&scene, &path, 0)?;
+    condition(&scene, &path, "Ready", "True", "Ready")?;
+    let label =
+        |os: Value| scene.kube.patch(&spare, &json!({"metadata": {"labels": {"kubernetes.io/os": os}}}));
+    label(json!("linux"))?;
+    waits_for(&scene, &path, 1)?;
+    let message = condition(&scene, &path, "Programmed", "False", "NodesPending")?;
+    ensure!(message.contains("spare"), "the message names the node: {message:?}");
+    label(Value::Null)?;
+    waits_for(&scene, &path, 0)?;
+    condition(&scene, &path, "Ready", "True", "Ready")?;
+    Ok(())
+}
+
+/// An operator that may not look at the DaemonSet does all the rest.
+fn without_the_daemonset_every_node_is_waited_for(cluster: &Cluster) -> Result<()> {
+    let scene = Scene::new(&cluster.plane)?;
+    let _nodes = three(cluster)?;
+    spare_node(cluster, &scene)?;
+    let role = objects::path("Role", NAMESPACE, "balancing-operator")?;
+    let rules = scene.kube.object(&role)?["rules"].take();
+    let all = rules.as_array().into_iter().flatten();
+    let others: Vec<_> = all.filter(|rule| rule["resources"] != json!(["daemonsets"])).collect();
+    scene.kube.patch(&role, &json!({"rules": others}))?;
+    let path = lr("dns")?;
+    let waited = Operator::start(&cluster.network, &cluster.plane, "op1", &[])
+        .and_then(|_operator| waits_for(&scene, &path, 1));
+    scene.kube.patch(&role, &json!({"rules": rules}))?;
+    waited
 }
 
 /// A policy on that many TCP ports of a VIP, each of which leads to 5353 of the caches.

@@ -10,8 +10,8 @@ use super::*;
 use crate::{
     objects::Slice,
     testing::{
-        balance, bl, lr, on_pool, policy_at, redirect, service_matcher, set_cut_state, set_node, set_pod,
-        set_policy, set_service, set_service_spec, set_state, set_windows_node,
+        balance, bl, lr, on_pool, policy_at, redirect, service_matcher, set_agents, set_cut_state, set_node,
+        set_pod, set_policy, set_service, set_service_spec, set_state, set_windows_node,
     },
 };
 
@@ -167,6 +167,44 @@ fn no_policy_waits_for_a_node_that_no_agent_can_be_on() {
     // Its address is one of the cluster's all the same.
     let addresses = c.slices.values().flat_map(|s| &s.endpoints).map(|e| e.address.to_string());
     assert!(addresses.collect::<Vec<_>>().contains(&"192.0.2.9".to_owned()));
+}
+
+#[test]
+fn no_policy_waits_for_a_node_that_the_daemonset_leaves_out() {
+    let mut c = Cluster::new();
+    c.apply(set_agents(&json!({"pool": "a"})));
+    three_nodes(&mut c);
+    c.apply(set_service("dns", "10.96.0.10"));
+    let (dns, elsewhere) = (lr("dns"), lr("elsewhere"));
+    c.apply(set_policy(policy_at(&dns, 1, &redirect(&service_matcher("dns")))));
+    c.apply(set_policy(policy_at(&elsewhere, 2, &on_pool(redirect(&service_matcher("dns")), "b"))));
+    let says = |node: &str| set_state(node, &[(&dns, "Programmed", "Programmed", 1, 1)]);
+    c.apply(says("n1"));
+    c.apply(says("n2"));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 2 nodes have it");
+    assert_eq!(c.conditions(&dns).last().unwrap(), "Ready=True Ready");
+    assert_eq!((c.core.agents().silent, c.core.node_names().len()), (0, 2));
+    assert!(c.conditions(&elsewhere).contains(&"Programmed=False NoNodeSelected".to_owned()));
+
+    // An agent that runs there all the same counts, and counts no more once it has left.
+    c.apply(set_state("n3", &[]));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 3 nodes have it; nothing yet from n3");
+    c.apply(Change::State("n3".into(), None));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 2 nodes have it");
+
+    c.apply(set_node("n3", "a", "192.0.2.3"));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 3 nodes have it; nothing yet from n3");
+    c.apply(set_agents(&json!({"pool": "c"})));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 2 nodes have it", "they are still there");
+    // Without it, as where agents are started by other means, any node may have one.
+    c.apply(Change::Agents(None));
+    c.settle();
+    assert_eq!(c.message(&dns, "Programmed"), "2 of 3 nodes have it; nothing yet from n3");
 }
 
 #[test]
@@ -788,7 +826,12 @@ fn any_change() -> impl Strategy<Value = Change> {
         8 => Change::Pod(balancing_api::records::Name::new("ns", "pod1"), None),
         _ => Change::Service(balancing_api::records::Name::new("ns", "dns"), None),
     });
-    prop_oneof![3 => policy, 2 => node, 3 => state, 2 => pod, 1 => service, 1 => gone]
+    let agents = (0usize..3).prop_map(|n| match n {
+        0 => Change::Agents(None),
+        1 => set_agents(&json!({"pool": "a"})),
+        _ => set_agents(&json!({"pool": "b"})),
+    });
+    prop_oneof![3 => policy, 2 => node, 3 => state, 2 => pod, 1 => service, 1 => agents, 1 => gone]
 }
 
 /// What an object is, so that of several changes of one the last counts.
@@ -800,6 +843,7 @@ fn identity(change: &Change) -> String {
         Change::Pod(name, _) => format!("Pod {name}"),
         Change::State(name, _) => format!("State {name}"),
         Change::Slice(name, _) => format!("Slice {name}"),
+        Change::Agents(_) => "DaemonSet".to_owned(),
     }
 }
 

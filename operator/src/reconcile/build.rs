@@ -174,7 +174,10 @@ fn programmed(tally: &Tally<'_>, judged: &Judged) -> Verdict {
     let nodes = &tally.nodes;
     let of = nodes.selected - tally.conflicted;
     if nodes.selected == 0 {
-        return Verdict::no(reason::NO_NODE_SELECTED, "its node selector takes no node of the cluster");
+        return Verdict::no(
+            reason::NO_NODE_SELECTED,
+            "its node selector takes no node that has an agent or may get one",
+        );
     }
     if let Some((node, report)) = tally.failed.iter().min_by_key(|(node, _)| *node) {
         let message = match (judged.accepted.met, &*report.message) {

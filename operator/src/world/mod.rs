@@ -12,6 +12,7 @@ use balancing_api::{
     backends::{PolicyBackend, backends, selects},
     claims::{Claims, Rank},
     net::Frontend,
+    placement::Placement,
     policy::{PolicyKind, PolicyRef, RedirectMode},
     published::Published,
     records::{Name, Pod, Service, Text},
@@ -93,8 +94,21 @@ struct Slot {
 }
 
 impl Slot {
-    fn can_have_agent(&self) -> bool {
-        self.node.as_deref().is_some_and(can_have_agent)
+    /// Is this a Node that has an agent, or may get one? Without a DaemonSet anybody may start agents, on Linux.
+    fn can_have_agent(&self, placement: Option<&Placement>) -> bool {
+        let Some(node) = self.node.as_deref() else { return false };
+        let label = |key: &str| node.node.labels.get(key);
+        label(LABEL_OS).is_none_or(|os| os == "linux")
+            && (self.state.is_some() || placement.is_none_or(|p| p.selects(&self.name, label)))
+    }
+
+    /// Does a selector take it? Without one every node is taken that may have an agent.
+    fn taken(&self, nodes: Option<&checked::Selector>, placement: Option<&Placement>) -> bool {
+        let matches = |selector: &checked::Selector, node: &ClusterNode| {
+            selector.matches(|key| node.node.labels.get(key))
+        };
+        self.can_have_agent(placement)
+            && nodes.is_none_or(|s| self.node.as_deref().is_some_and(|node| matches(s, node)))
     }
 }
 
@@ -132,6 +146,7 @@ pub struct World {
     free: Vec<u32>,
     pods: HashMap<Name, Arc<Pod>>,
     slices: BTreeMap<String, Slice>,
+    placement: Option<Placement>,
 }
 
 impl World {
@@ -144,6 +159,7 @@ impl World {
             Change::Pod(name, pod) => self.set_pod(name, pod, dirty),
             Change::State(node, state) => self.set_state(&node, state.map(|s| *s), dirty),
             Change::Slice(name, slice) => self.set_slice(name, slice.map(|s| *s), dirty),
+            Change::Agents(placement) => self.set_placement(placement.map(|p| *p), dirty),
         }
     }
 
@@ -179,10 +195,9 @@ impl World {
         self.withdraw(reference, dirty);
         let Some(object) = new else { return };
         let nodes = object.spec.as_ref().ok().and_then(|spec| spec.nodes.as_ref());
-        let takes = |node: &ClusterNode| takes(nodes, node);
         let selected = (0u32..)
             .zip(&self.slots)
-            .filter(|(_, slot)| slot.node.as_deref().is_some_and(takes))
+            .filter(|(_, slot)| slot.taken(nodes, self.placement.as_ref()))
             .map(|(slot, _)| slot)
             .collect();
         let pods = match pods_of(&object) {
@@ -273,16 +288,27 @@ impl World {
                     .backends
                     .extend(self.policies.values().filter(at_nodes).map(|e| e.object.reference.clone()));
             }
-            self.select(slot, node.map(|n| &**n), dirty);
+            self.select(slot, dirty);
         }
         self.tidy(slot);
     }
 
+    fn set_placement(&mut self, placement: Option<Placement>, dirty: &mut Dirty) {
+        if self.placement == placement {
+            return;
+        }
+        self.placement = placement;
+        for slot in 0..u32::try_from(self.slots.len()).unwrap_or(u32::MAX) {
+            self.select(slot, dirty);
+        }
+    }
+
     /// Asks each policy's selector about a node.
-    fn select(&mut self, slot: u32, node: Option<&ClusterNode>, dirty: &mut Dirty) {
+    fn select(&mut self, slot: u32, dirty: &mut Dirty) {
+        let held = &self.slots[slot as usize];
         for (reference, entry) in &mut self.policies {
             let nodes = entry.object.spec.as_ref().ok().and_then(|spec| spec.nodes.as_ref());
-            let now = node.is_some_and(|node| takes(nodes, node));
+            let now = held.taken(nodes, self.placement.as_ref());
             if entry.selected.has(slot) == now {
                 continue;
             }
@@ -315,6 +341,9 @@ impl World {
     fn set_state(&mut self, name: &Text, state: Option<NodeState>, dirty: &mut Dirty) {
         let slot = self.slot(name);
         let old = std::mem::replace(&mut self.slots[slot as usize].state, state);
+        if old.is_some() != self.slots[slot as usize].state.is_some() {
+            self.select(slot, dirty);
+        }
         let new = &self.slots[slot as usize].state;
         let reports =
             |state: &Option<NodeState>| state.as_ref().map(|s| s.policies.clone()).unwrap_or_default();
@@ -419,9 +448,13 @@ impl World {
             .filter_map(|r| self.policies.get(&r.policy).map(|entry| (r, &entry.selected)))
     }
 
-    /// The names of all Nodes on which an agent can be.
+    fn slots_with_agents(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.iter().filter(|slot| slot.can_have_agent(self.placement.as_ref()))
+    }
+
+    /// The names of all Nodes on which an agent is or may be.
     pub fn nodes(&self) -> impl Iterator<Item = &Text> {
-        self.slots.iter().filter(|slot| slot.can_have_agent()).map(|slot| &slot.name)
+        self.slots_with_agents().map(|slot| &slot.name)
     }
 
     /// Name of a node.
@@ -456,7 +489,7 @@ impl World {
     #[must_use]
     pub fn agents(&self) -> Agents {
         let mut agents = Agents::default();
-        for slot in self.slots.iter().filter(|slot| slot.can_have_agent()) {
+        for slot in self.slots_with_agents() {
             match &slot.state {
                 Some(state) if state.ready => agents.ready += 1,
                 Some(_) => agents.not_ready += 1,
@@ -561,15 +594,6 @@ impl World {
 }
 
 /// Can an agent be there? There is none for other systems than Linux.
-fn can_have_agent(node: &ClusterNode) -> bool {
-    node.node.labels.get(LABEL_OS).is_none_or(|os| os == "linux")
-}
-
-/// Does a selector take a node? Without one every node is taken on which an agent can be.
-fn takes(nodes: Option<&checked::Selector>, node: &ClusterNode) -> bool {
-    can_have_agent(node) && nodes.is_none_or(|selector| selector.matches(|key| node.node.labels.get(key)))
-}
-
 fn policy_of(published: &Published) -> Option<PolicyRef> {
     match published {
         Published::Backends { policy, .. } => Some(policy.clone()),

@@ -1,8 +1,9 @@
 //! The agent's own DaemonSet: whether an end of this pod is the end of the agent on this node.
 
+use balancing_api::placement::Placement;
 use serde_json::Value;
 
-use super::{item::Item, placement, watch::News};
+use super::{item::Item, watch::News};
 
 /// What the watch knows of the DaemonSet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,10 +31,10 @@ pub(super) struct DaemonSet {
 impl DaemonSet {
     /// `labels` are those of the agent's Node, called `node`, null where they are not known.
     pub(super) fn new(item: &Item, node: &str, labels: &Value) -> Self {
+        let placement = Placement::of(&item.value["spec"]["template"]["spec"]);
         Self {
             deleting: !item.value["metadata"]["deletionTimestamp"].is_null(),
-            elsewhere: labels.is_object()
-                && !placement::selects(&item.value["spec"]["template"]["spec"], node, labels),
+            elsewhere: labels.is_object() && !placement.selects(node, |key| labels[key].as_str()),
         }
     }
 

@@ -6,7 +6,6 @@ mod daemonset;
 mod door;
 mod item;
 mod kinds;
-mod placement;
 mod read;
 mod watch;
 

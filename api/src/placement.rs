@@ -1,23 +1,38 @@
-//! Does the template of a DaemonSet select a node? As its controller judges it, which ends the pods of nodes that are
-//! selected no more: the nodeSelector, and what the affinity requires. Taints are not looked at.
+//! Which nodes the pods of a DaemonSet may run on, as its controller judges it: by the nodeSelector, and by what the
+//! node affinity requires. Taints are not looked at.
 
 use serde_json::Value;
 
-/// May a pod of this spec run on the node of this name with these labels?
-pub(super) fn selects(pod: &Value, name: &str, labels: &Value) -> bool {
-    let selector = pod["nodeSelector"].as_object();
-    if selector.is_some_and(|all| all.iter().any(|(key, value)| labels[key] != *value)) {
-        return false;
-    }
-    let required = &pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
-    // One term is enough; without any list nothing is required.
-    required["nodeSelectorTerms"].as_array().is_none_or(|terms| terms.iter().any(|t| term(t, name, labels)))
+/// What a pod spec says of the nodes it is for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    selector: Value,
+    terms: Value,
 }
 
-fn term(term: &Value, name: &str, labels: &Value) -> bool {
+impl Placement {
+    /// That of a pod spec (core/v1 PodSpec). What is absent, or of another shape, leaves no node out.
+    #[must_use]
+    pub fn of(spec: &Value) -> Self {
+        let required = &spec["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        Self { selector: spec["nodeSelector"].clone(), terms: required["nodeSelectorTerms"].clone() }
+    }
+
+    /// May such a pod run on the node of this name, whose labels have these values?
+    pub fn selects<'v>(&self, name: &str, label: impl Fn(&str) -> Option<&'v str>) -> bool {
+        let selector = self.selector.as_object();
+        if selector.is_some_and(|all| all.iter().any(|(key, value)| label(key) != value.as_str())) {
+            return false;
+        }
+        // One term is enough; without any list nothing is required.
+        self.terms.as_array().is_none_or(|terms| terms.iter().any(|t| term(t, name, &label)))
+    }
+}
+
+fn term<'v>(term: &Value, name: &str, label: &impl Fn(&str) -> Option<&'v str>) -> bool {
     let of = |list: &str| term[list].as_array().map(Vec::as_slice).unwrap_or_default();
     let (expressions, fields) = (of("matchExpressions"), of("matchFields"));
-    let label = |e: &Value| holds(e, labels[e["key"].as_str().unwrap_or_default()].as_str());
+    let label = |e: &Value| holds(e, label(e["key"].as_str().unwrap_or_default()));
     let field = |e: &Value| e["key"] != "metadata.name" || holds(e, Some(name));
     // An empty term matches nothing.
     !(expressions.is_empty() && fields.is_empty())
@@ -51,7 +66,8 @@ mod tests {
     use super::*;
 
     fn here(pod: &Value) -> bool {
-        selects(pod, "n1", &json!({"kubernetes.io/os": "linux", "place": "edge", "cores": "8"}))
+        let labels = json!({"kubernetes.io/os": "linux", "place": "edge", "cores": "8"});
+        Placement::of(pod).selects("n1", |key| labels[key].as_str())
     }
 
     fn requiring(terms: &Value) -> Value {
