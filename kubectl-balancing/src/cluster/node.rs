@@ -53,12 +53,14 @@ pub async fn run(args: &NodeArgs, cluster: &Cluster, out: &mut dyn Write, colour
         (None, many) => return Err(Error::Usage(format!("name one of the nodes: {}", list(many, 10)))),
     };
     let Some(state) = states.iter().find(|s| s.name == name) else {
-        return Err(Error::NotFound(not_found(&name, &names, &read)));
+        let is_node =
+            cluster.connection.object("whether there is such a node", NODES, None, &name).await.is_ok();
+        return Err(Error::NotFound(not_found(&name, is_node, &names, &read)));
     };
     let sample = read.sample();
     let node = sample.nodes.iter().chain(&sample.stale).find(|n| n.status.node.name == name);
     let Some(mut node) = node.cloned() else {
-        return Err(Error::NotFound(not_found(&name, &names, &read)));
+        return Err(Error::NotFound(not_found(&name, false, &names, &read)));
     };
     match cluster.connection.object("addresses of the node", NODES, None, &name).await {
         Ok(object) => node.status.node.addresses = addresses(&object),
@@ -71,12 +73,18 @@ pub async fn run(args: &NodeArgs, cluster: &Cluster, out: &mut dyn Write, colour
     Ok(out.flush()?)
 }
 
-fn not_found(name: &str, names: &[&str], read: &Read) -> String {
+fn not_found(name: &str, is_node: bool, names: &[&str], read: &Read) -> String {
     if let Some(pod) = read.agent_of(name) {
         let how = if pod.runs { "runs" } else { &pod.why };
         return format!(
             "node {name:?} has not said anything of itself yet, and its agent's pod {} is {how}; look at its log",
             pod.name
+        );
+    }
+    if is_node && read.agents.is_some() {
+        return format!(
+            "node {name:?} has no agent, so no policy holds there; DaemonSet balancing-agent puts no pod on it: its nodeSelector or \
+             affinity leaves the node out, or there is no such DaemonSet"
         );
     }
     match near(name, names.iter().copied()).as_slice() {

@@ -382,7 +382,7 @@ fn nodes_selected(fact: &PolicyFact, nodes: PolicyNodes) -> Found {
             format!("a node with labels that match {selector}"),
             format!("kubectl get nodes -l '{selector}'"),
         ),
-        (n, true) => passed(format!("it is for every node: {n}")),
+        (n, true) => passed(format!("it is for every node with an agent: {n}")),
         (n, false) => passed(format!("{} {selector}", plural(n as usize, "node matches", "nodes match"))),
     }
 }
