@@ -71,8 +71,9 @@ impl Compiler {
                 }));
             }
         }
-        let from =
-            Viewpoint { node: &context.node, zone: self.zone.as_deref(), local_only: service.internal_local };
+        // The internal policy is for ClusterIPs alone, the external one for clients from outside, which none of these is.
+        let local_only = service.internal_local && !claim.external;
+        let from = Viewpoint { node: &context.node, zone: self.zone.as_deref(), local_only };
         Some(ServiceRung {
             service: ServicePort {
                 namespace: Arc::clone(&service.name.namespace),

@@ -7,6 +7,7 @@ mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -137,9 +138,11 @@ impl NodeContext {
     }
 }
 
-/// A port of a Service on a frontend. Of several Services on one the older comes first.
+/// A port of a Service on a frontend. Of several Services on one the first is that whose ClusterIP it is, then the older.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ServiceClaim {
+    /// Is the address one from outside of the cluster? Whoever may write a Service chooses those, and takes no ClusterIP by it.
+    external: bool,
     created: Option<Timestamp>,
     service: Name,
 }
@@ -371,15 +374,17 @@ impl Compiler {
         else {
             return;
         };
-        let mut frontends: Vec<Frontend> = service
-            .addresses
-            .iter()
-            .flat_map(|ip| service.ports.iter().map(|p| Frontend::new(*ip, p.port, p.protocol)))
-            .collect();
+        let at = |ip: &IpAddr| {
+            let ip = *ip;
+            service.ports.iter().map(move |p| Frontend::new(ip, p.port, p.protocol))
+        };
+        let mut frontends: Vec<Frontend> =
+            service.addresses.iter().chain(&service.external).flat_map(at).collect();
         frontends.sort();
         frontends.dedup();
         for frontend in &frontends {
-            let claim = ServiceClaim { created: service.created, service: name.clone() };
+            let external = !service.addresses.contains(&frontend.address);
+            let claim = ServiceClaim { external, created: service.created, service: name.clone() };
             insert_sorted(&mut self.services_at, *frontend, claim);
             touched.insert(*frontend);
         }

@@ -26,7 +26,9 @@ fn room(changes: &[ObjectChange]) -> Room {
     let (mut frontends, mut backends) = (0, 0);
     for object in changes.iter().filter_map(|change| change.object.as_ref()) {
         match object {
-            Object::Service(service) => frontends += service.addresses.len() * service.ports.len(),
+            Object::Service(service) => {
+                frontends += (service.addresses.len() + service.external.len()) * service.ports.len();
+            }
             Object::Slice(slice) if slice.service.is_some() => {
                 backends += slice.endpoints.len() * slice.ports.len();
             }

@@ -182,7 +182,20 @@ fn service(rng: &mut Random, world: &World, name: &str) -> (Value, Vec<Value>) {
         _ => {}
     }
     let namespace = meta["namespace"].clone();
-    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec});
+    let mut balancers = Vec::new();
+    if rng.chance(30) {
+        spec["externalIPs"] = json!([outside(rng, world)]);
+        spec["externalTrafficPolicy"] = json!(*rng.pick(&["Local", "Cluster"]));
+    }
+    if rng.chance(30) {
+        balancers.push(json!({"ip": outside(rng, world)}));
+        balancers.push(json!({"ip": outside(rng, world), "ipMode": *rng.pick(&["VIP", "Proxy"])}));
+        if rng.chance(20) {
+            spec["loadBalancerSourceRanges"] = json!(["192.0.2.0/24"]);
+        }
+    }
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": spec,
+                         "status": {"loadBalancer": {"ingress": balancers}}});
 
     let mut slices = Vec::new();
     let hinted = rng.chance(40);
@@ -206,6 +219,11 @@ fn service(rng: &mut Random, world: &World, name: &str) -> (Value, Vec<Value>) {
         }));
     }
     (service, slices)
+}
+
+/// An address for a Service from outside of the cluster. Now and then it is another Service's, or its own.
+fn outside(rng: &mut Random, world: &World) -> IpAddr {
+    if world.conflicts && rng.chance(25) { rng.pick(&world.cluster).0 } else { *rng.pick(&world.vips) }
 }
 
 fn endpoint(rng: &mut Random, address: IpAddr, node: &str, hinted: bool) -> Value {

@@ -139,6 +139,15 @@ fn is_at(service: &Value, address: IpAddr) -> bool {
     has_cluster_ip(service) && list(&service["spec"]["clusterIPs"]).iter().any(|a| ip(a) == Some(address))
 }
 
+/// Is it an address from outside of the cluster at which the Service's endpoints serve?
+fn is_outside(service: &Value, address: IpAddr) -> bool {
+    let ranges = !list(&service["spec"]["loadBalancerSourceRanges"]).is_empty();
+    let balancers = list(&service["status"]["loadBalancer"]["ingress"]).iter();
+    let balancers = balancers.filter(|b| !ranges && b["ipMode"] != "Proxy").map(|b| &b["ip"]);
+    let mut all = list(&service["spec"]["externalIPs"]).iter().chain(balancers);
+    has_cluster_ip(service) && all.any(|a| ip(a) == Some(address)) && !is_at(service, address)
+}
+
 fn has_port(service: &Value, (number, protocol): (u64, &str)) -> bool {
     ports(&service["spec"]["ports"]).iter().any(|p| (p.0, p.1.as_str()) == (number, protocol))
 }
@@ -150,16 +159,16 @@ fn is_api_server(objects: &[Value], address: IpAddr, port: (u64, &str)) -> bool 
     services.any(|o| is_at(o, address) && has_port(o, port))
 }
 
-/// The Service that a frontend belongs to: the oldest of those that claim it.
+/// The Service that a frontend belongs to: the oldest of those that claim it, those whose ClusterIP it is before others.
 fn owner<'a>(objects: &'a [Value], address: IpAddr, port: (u64, &str)) -> Option<&'a Value> {
     let age = |s: &&Value| {
         let meta = &s["metadata"];
-        [&meta["creationTimestamp"], &meta["namespace"], &meta["name"]].map(|v| text(v).to_owned())
+        let names =
+            [&meta["creationTimestamp"], &meta["namespace"], &meta["name"]].map(|v| text(v).to_owned());
+        (is_outside(s, address), names)
     };
-    objects
-        .iter()
-        .filter(|o| o["kind"] == "Service" && is_at(o, address) && has_port(o, port))
-        .min_by_key(age)
+    let claims = |s: &&Value| (is_at(s, address) || is_outside(s, address)) && has_port(s, port);
+    objects.iter().filter(|o| o["kind"] == "Service").filter(claims).min_by_key(age)
 }
 
 /// The backend port of a policy for a frontend, if the policy claims it.
@@ -305,7 +314,7 @@ fn endpoints(
             }
         }
     }
-    let local = service["spec"]["internalTrafficPolicy"] == "Local";
+    let local = service["spec"]["internalTrafficPolicy"] == "Local" && is_at(service, address);
     if local {
         all.retain(|(e, _)| e["nodeName"] == rules.node.as_str());
     }

@@ -115,6 +115,28 @@ fn protocol(text: Option<&str>, field: impl Fn() -> Path) -> Result<Option<Proto
     }
 }
 
+/// The addresses of a Service outside of the cluster at which its endpoints may serve directly, as kube-proxy does it:
+/// `externalIPs`, and load balancers but those that want to see the traffic (`ipMode: Proxy`, KEP-1860) or hold it to
+/// `loadBalancerSourceRanges`, which nobody would otherwise. What is no usable address is left out: one bad address of a
+/// load balancer must not cost the ClusterIPs.
+fn external(service: &v1::Service) -> Vec<IpAddr> {
+    let spec = service.spec.as_ref();
+    let ranges = spec.and_then(|s| s.load_balancer_source_ranges.as_deref()).unwrap_or_default();
+    let held = ranges.iter().any(|range| !matches!(range.trim(), "0.0.0.0/0" | "::/0"));
+    let balancers = service.status.as_ref().and_then(|s| s.load_balancer.as_ref()?.ingress.as_deref());
+    let balancers =
+        balancers.unwrap_or_default().iter().filter(|b| !held && b.ip_mode.as_deref() != Some("Proxy"));
+    let fixed = spec.and_then(|s| s.external_ips.as_deref()).unwrap_or_default();
+    let texts = fixed.iter().chain(balancers.filter_map(|b| b.ip.as_ref()));
+    let mut all = Vec::new();
+    for ip in texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()) {
+        if unusable(ip).is_none() && !all.contains(&ip) {
+            all.push(ip);
+        }
+    }
+    all
+}
+
 /// The first address of each family.
 fn one_a_family(all: Vec<IpAddr>) -> Vec<IpAddr> {
     let mut first: Vec<IpAddr> = Vec::new();
@@ -218,7 +240,10 @@ impl Converter {
             }
         }
 
+        let mut external = if unsupported.is_none() { external(service) } else { Vec::new() };
+        external.retain(|ip| !addresses.contains(ip));
         addresses.shrink_to_fit();
+        external.shrink_to_fit();
         ports.shrink_to_fit();
         let affinity_seconds = spec.filter(|s| s.session_affinity.as_deref() == Some("ClientIP")).map(|s| {
             let config = s.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref());
@@ -229,6 +254,7 @@ impl Converter {
             name: self.name(meta),
             created: meta.creation_timestamp.as_ref().map(|t| t.0),
             addresses,
+            external,
             ports,
             affinity_seconds,
             internal_local: spec.and_then(|s| s.internal_traffic_policy.as_deref()) == Some("Local"),
@@ -422,6 +448,32 @@ mod tests {
         let e =
             service(&json!({"clusterIP": "10.0.0.1", "ports": [{"port": 65536}]}), &json!({})).unwrap_err();
         assert_eq!(e.to_string(), "spec.ports[0].port: 65536 is not a port number from 1 to 65535");
+    }
+
+    #[test]
+    fn addresses_outside_of_the_cluster() {
+        let service = |spec: serde_json::Value| {
+            let ingress = json!([
+                {"ip": "203.0.113.1"}, {"ip": "fd00::99", "ipMode": "VIP"}, {"ip": "203.0.113.2", "ipMode": "Proxy"},
+                {"hostname": "lb.example"}, {"ip": "127.0.0.1"}, {"ip": "x"}, {"ip": "203.0.113.9"}, {"ip": "10.0.0.1"},
+            ]);
+            let object = json!({"metadata": {"name": "web"}, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}});
+            Converter::default().service(&from(object)).unwrap()
+        };
+        let spec = |more: serde_json::Value| {
+            let mut spec = json!({"clusterIP": "10.0.0.1", "externalIPs": ["203.0.113.9"]});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            spec
+        };
+        let s = service(spec(json!({})));
+        assert_eq!(s.addresses, [ip("10.0.0.1")]);
+        assert_eq!(s.external, [ip("203.0.113.9"), ip("203.0.113.1"), ip("fd00::99")]);
+        // Who holds clients to ranges of addresses has to see them.
+        let held = spec(json!({"loadBalancerSourceRanges": ["0.0.0.0/0", "192.0.2.0/24"]}));
+        assert_eq!(service(held).external, [ip("203.0.113.9")]);
+        assert_eq!(service(spec(json!({"loadBalancerSourceRanges": [" 0.0.0.0/0"]}))).external.len(), 3);
+        let headless = spec(json!({"clusterIP": "None"}));
+        assert_eq!(service(headless).external, Vec::<IpAddr>::new());
     }
 
     fn slice(address_type: &str, endpoints: &serde_json::Value, labels: &serde_json::Value) -> Slice {

@@ -237,6 +237,9 @@ pub struct Service {
     pub created: Option<Timestamp>,
     /// Its ClusterIPs; none where it is not programmed.
     pub addresses: Vec<IpAddr>,
+    /// Its external IPs and the addresses of its load balancers that clients may be led past, those of its ClusterIPs left
+    /// out; none where it is not programmed.
+    pub external: Vec<IpAddr>,
     /// Its TCP and UDP ports.
     pub ports: Vec<ServicePort>,
     /// Session affinity.

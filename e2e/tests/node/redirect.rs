@@ -31,6 +31,14 @@ pub(crate) const TESTS: &[(&str, Test)] = &[
     ),
     ("refuse_holds_for_a_service_too", refuse_holds_for_a_service_too),
     ("a_service_without_endpoints_refuses", a_service_without_endpoints_refuses),
+    (
+        "addresses_outside_of_the_cluster_lead_to_the_endpoints",
+        addresses_outside_of_the_cluster_lead_to_the_endpoints,
+    ),
+    (
+        "a_policy_on_a_service_leaves_its_outside_addresses_alone",
+        a_policy_on_a_service_leaves_its_outside_addresses,
+    ),
     ("node_labels_apply_and_withdraw_a_policy", node_labels_apply_and_withdraw_a_policy),
     ("the_older_policy_wins_and_the_loser_takes_over", the_older_policy_wins_and_the_loser_takes_over),
     ("session_affinity_holds_for_services_and_their_policies", session_affinity_holds),
@@ -248,6 +256,57 @@ fn a_service_without_endpoints_refuses(network: &Network) -> Result<()> {
     expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
     node.remove("20-policy.json")?;
     expect(&mut node, refused, tcp(at(WEB, 8080)))
+}
+
+/// `default/web` with an external IP that nobody has, and a load balancer that `raw` stands for.
+fn outside_service(network: &Network, mode: &str) -> Vec<Value> {
+    let mut objects = bed::web_service(network);
+    objects[0]["spec"]["externalIPs"] = json!([VIP]);
+    objects[0]["status"] = json!({"loadBalancer": {"ingress": [{"ip": RAW_VIP, "ipMode": mode}]}});
+    objects
+}
+
+fn addresses_outside_of_the_cluster_lead_to_the_endpoints(network: &Network) -> Result<()> {
+    let mut objects = outside_service(network, "Proxy");
+    let mut node = TestNode::started(network, &objects)?;
+    for flow in [tcp(at(VIP, 8080)), mapped(tcp(at(VIP, 8080)))] {
+        expect(&mut node, "r1:80", flow)?;
+    }
+    for flow in [udp(at(VIP, 53)), udp_connected(at(VIP, 53))] {
+        expect(&mut node, "r1:53", flow)?;
+    }
+    expect_from(&mut node, "n1", "r1:80", tcp(at(VIP, 8080)))?;
+    expect(&mut node, "raw:8080", tcp(at(RAW_VIP, 8080))).context("a load balancer that is to be asked")?;
+
+    // The internal policy is for ClusterIPs alone, the external one for clients from outside.
+    objects = outside_service(network, "VIP");
+    objects[0]["spec"]["internalTrafficPolicy"] = json!("Local");
+    objects[0]["spec"]["externalTrafficPolicy"] = json!("Local");
+    node.apply("10-objects.json", &objects)?;
+    expect(&mut node, "r1:80", tcp(at(RAW_VIP, 8080))).context("a load balancer that may be passed by")?;
+    expect(&mut node, "raw:80", tcp(at(RAW_VIP, 80))).context("a port that the Service does not have")?;
+    expect(&mut node, "r1:80", tcp(at(VIP, 8080)))?;
+    let refused = bed::refused(&node)?;
+    expect(&mut node, refused, tcp(at(WEB, 8080))).context("the ClusterIP, without a local endpoint")?;
+
+    node.apply("10-objects.json", &bed::web_service(network))?;
+    expect(&mut node, DEAD, tcp(at(VIP, 8080)))?;
+    expect(&mut node, "raw:8080", tcp(at(RAW_VIP, 8080)))
+}
+
+fn a_policy_on_a_service_leaves_its_outside_addresses(network: &Network) -> Result<()> {
+    let mut node = TestNode::started(network, &outside_service(network, "VIP"))?;
+    node.apply("20-policy.json", &[bed::local_pod(network, "l1").object(), bed::web_policy()])?;
+    expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
+    for outside in [VIP, RAW_VIP] {
+        expect(&mut node, "r1:80", tcp(at(outside, 8080)))?;
+    }
+    // One on such an address has the Service's endpoints beneath it.
+    let policy = bed::vip_policy("lr-vip", VIP);
+    node.apply("20-policy.json", &[bed::local_pod(network, "l1").object(), policy.clone()])?;
+    expect(&mut node, "l1:81", tcp(at(VIP, 8080)))?;
+    node.apply("20-policy.json", &[policy])?;
+    expect(&mut node, "r1:80", tcp(at(VIP, 8080)))
 }
 
 fn node_labels_apply_and_withdraw_a_policy(network: &Network) -> Result<()> {
