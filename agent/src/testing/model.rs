@@ -145,7 +145,11 @@ fn is_outside(service: &Value, address: IpAddr) -> bool {
     let balancers = list(&service["status"]["loadBalancer"]["ingress"]).iter();
     let balancers = balancers.filter(|b| !ranges && b["ipMode"] != "Proxy").map(|b| &b["ip"]);
     let mut all = list(&service["spec"]["externalIPs"]).iter().chain(balancers);
-    has_cluster_ip(service) && all.any(|a| ip(a) == Some(address)) && !is_at(service, address)
+    let mut cluster = list(&service["spec"]["clusterIPs"]).iter().filter_map(ip);
+    has_cluster_ip(service)
+        && cluster.any(|a| a.is_ipv4() == address.is_ipv4())
+        && all.any(|a| ip(a) == Some(address))
+        && !is_at(service, address)
 }
 
 fn has_port(service: &Value, (number, protocol): (u64, &str)) -> bool {

@@ -241,7 +241,9 @@ impl Converter {
         }
 
         let mut external = if unsupported.is_none() { external(service) } else { Vec::new() };
-        external.retain(|ip| !addresses.contains(ip));
+        // Of a family that the Service does not have, kube-proxy knows nothing either.
+        external
+            .retain(|ip| !addresses.contains(ip) && addresses.iter().any(|a| a.is_ipv4() == ip.is_ipv4()));
         addresses.shrink_to_fit();
         external.shrink_to_fit();
         ports.shrink_to_fit();
@@ -461,18 +463,20 @@ mod tests {
             Converter::default().service(&from(object)).unwrap()
         };
         let spec = |more: serde_json::Value| {
-            let mut spec = json!({"clusterIP": "10.0.0.1", "externalIPs": ["203.0.113.9"]});
+            let mut spec = json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1", "fd00::1"], "externalIPs": ["203.0.113.9"]});
             spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             spec
         };
         let s = service(spec(json!({})));
-        assert_eq!(s.addresses, [ip("10.0.0.1")]);
+        assert_eq!(s.addresses, [ip("10.0.0.1"), ip("fd00::1")]);
         assert_eq!(s.external, [ip("203.0.113.9"), ip("203.0.113.1"), ip("fd00::99")]);
         // Who holds clients to ranges of addresses has to see them.
         let held = spec(json!({"loadBalancerSourceRanges": ["0.0.0.0/0", "192.0.2.0/24"]}));
         assert_eq!(service(held).external, [ip("203.0.113.9")]);
         assert_eq!(service(spec(json!({"loadBalancerSourceRanges": [" 0.0.0.0/0"]}))).external.len(), 3);
-        let headless = spec(json!({"clusterIP": "None"}));
+        let single = service(spec(json!({"clusterIPs": ["10.0.0.1"]})));
+        assert_eq!(single.external, [ip("203.0.113.9"), ip("203.0.113.1")]);
+        let headless = spec(json!({"clusterIP": "None", "clusterIPs": ["None"]}));
         assert_eq!(service(headless).external, Vec::<IpAddr>::new());
     }
 
