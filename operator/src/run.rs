@@ -69,7 +69,7 @@ pub struct Ties {
     pub questions: mpsc::Receiver<Question>,
     /// Does this replica hold the lease?
     pub leading: shared::Sender<bool>,
-    /// The names of all Nodes, sorted.
+    /// The names of all Nodes that have an agent or may get one, sorted.
     pub nodes: shared::Sender<Arc<[Text]>>,
 }
 
@@ -141,7 +141,7 @@ struct Loop {
     /// Are Pods watched?
     pods: bool,
     leading: bool,
-    /// Nodes came, went or changed.
+    /// Which nodes have an agent, or may get one, may have changed.
     nodes: bool,
     ties: Ties,
     writer: Writer,
@@ -199,7 +199,12 @@ impl Loop {
                 noted = Instant::now();
                 self.metrics.note(self.core.agents(), self.core.policies_ready());
                 if std::mem::take(&mut self.nodes) {
-                    self.ties.nodes.send_replace(self.core.node_names().into());
+                    let names: Arc<[Text]> = self.core.node_names().into();
+                    self.ties.nodes.send_if_modified(|told| {
+                        let changed = *told != names;
+                        *told = names;
+                        changed
+                    });
                 }
             }
         }
@@ -239,7 +244,7 @@ impl Loop {
                 self.metrics.changes.inc_by(changes.len() as u64);
                 let now = Instant::now();
                 for change in changes {
-                    self.nodes |= matches!(change, Change::Node(..));
+                    self.nodes |= matches!(change, Change::Node(..) | Change::State(..) | Change::Agents(_));
                     self.core.apply(change, now);
                 }
             }

@@ -92,7 +92,7 @@ impl Fleet {
         self.each(|kube, index| {
             let name = node_name(index);
             kube.create(&json!({
-                "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {LABEL: "yes"}},
+                "apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {LABEL: "yes", "kubernetes.io/os": "linux"}},
             }))?;
             kube.create(&json!({
                 "apiVersion": POLICIES, "kind": "NodeBalancingState", "metadata": {"name": name},

@@ -9,7 +9,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use balancing_e2e::cluster::{Kube, Operator, binaries};
+use balancing_e2e::{
+    cluster::{Kube, Operator, binaries, objects},
+    manifests::node,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -117,10 +120,20 @@ fn every_node_is_seen_through_the_api_servers_proxy(cluster: &Cluster) -> Result
     let before = redirects(&frame, "n1", "dns").context("no counters of n1")?;
     ensure!(before > 0, "{frame}");
     ensure!(redirects(&frame, "n3", "dns").unwrap_or(0) == 0, "nothing is redirected on n3: {frame}");
-    // A node whose agent has never been heard of is missing by name, for as long as there is such a node.
-    let silent = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "silent"}});
+    // A node whose agent has never been heard of is missing by name, for as long as there is such a node and the
+    // DaemonSet, which wants this label, does not leave it out.
+    let silent = node("silent", &["192.0.2.78".parse()?], json!({"kubernetes.io/os": "linux"}));
+    let missing = |l: &Value| l["coverage"]["missing"] == json!(["silent"]);
     scene.create(&silent)?;
-    stream.until("a node that is missing", |l| l["coverage"]["missing"] == json!(["silent"]))?;
+    stream.until("a node that is missing", missing)?;
+    let label = |os: Value| {
+        let labels = json!({"metadata": {"labels": {"kubernetes.io/os": os}}});
+        scene.kube.patch(&objects::place(&silent)?.path(), &labels)
+    };
+    label(Value::Null)?;
+    stream.until("the node is left out", |l| fresh(l, 3))?;
+    label(json!("linux"))?;
+    stream.until("the node is missing again", missing)?;
     scene.delete(&silent)?;
     stream.until("no such node any longer", |l| fresh(l, 3))?;
     // What happens is seen while it happens.
