@@ -575,36 +575,46 @@ fn a_folder_that_does_not_exist_yet() {
     bed.until("there", |b| b.ip("a").is_some() && b.unread().is_empty() && b.errors().is_empty());
 }
 
-/// A writer changes A, B, A, B, ...: whoever reads A late sees a newer A than the B it knows of.
+/// Writers change A, B, A, B, ... of their own: whoever reads A late sees a newer A than the B it knows of. More of them than
+/// CPUs, so that now and then one is stopped in the middle of a change.
 #[test]
 fn changes_apply_in_the_order_in_which_they_were_made() {
-    const ROUNDS: usize = 3000;
+    const ROUNDS: usize = 1000;
+    const WRITERS: usize = 8;
     let text = |name: &str, n: usize| service(name, &format!("10.1.{}.{}", n / 250, n % 250 + 1));
-    let mut bed = Bed::new(&[("a.yaml", &text("a", 0)), ("b.yaml", &text("b", 0))]);
-    let (scratch, dir) = (bed.scratch.0.clone(), bed.dir.clone());
-    let writer = std::thread::spawn(move || {
-        for n in 1..=ROUNDS {
-            put(&scratch, &dir, "a.yaml", &text("a", n));
-            put(&scratch, &dir, "b.yaml", &text("b", n));
-            if n % 7 == 0 {
-                // Now and then there is time to hear of it.
-                std::thread::yield_now();
-            }
-        }
-    });
+    let names: Vec<[String; 2]> = (0..WRITERS).map(|w| [format!("a{w}"), format!("b{w}")]).collect();
+    let files: Vec<_> = names.iter().flatten().map(|name| (format!("{name}.yaml"), text(name, 0))).collect();
+    let files: Vec<_> = files.iter().map(|(file, text)| (file.as_str(), text.as_str())).collect();
+    let mut bed = Bed::new(&files);
+    let writers: Vec<_> = names
+        .iter()
+        .cloned()
+        .map(|names| {
+            let (scratch, dir) = (bed.scratch.0.clone(), bed.dir.clone());
+            std::thread::spawn(move || {
+                for n in 1..=ROUNDS {
+                    for name in &names {
+                        put(&scratch, &dir, &format!("{name}.yaml"), &text(name, n));
+                    }
+                }
+            })
+        })
+        .collect();
     let version = |b: &Bed, name: &str| {
         let ip = b.ip(name).unwrap();
         let parts: Vec<usize> = ip.split('.').map(|p| p.parse().unwrap()).collect();
         parts[2] * 250 + parts[3] - 1
     };
     let mut heard = 0;
-    while version(&bed, "b") < ROUNDS {
+    while names.iter().any(|[_, b]| version(&bed, b) < ROUNDS) {
         assert!(bed.hear(DEADLINE));
         heard += 1;
-        let (a, b) = (version(&bed, "a"), version(&bed, "b"));
-        assert!(a == b || a == b + 1, "batch {heard}: a is at {a}, b at {b}");
+        for [a, b] in &names {
+            let (a, b) = (version(&bed, a), version(&bed, b));
+            assert!(a == b || a == b + 1, "batch {heard}: a is at {a}, b at {b}");
+        }
     }
-    writer.join().unwrap();
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
     assert!(heard > 5, "{heard} batches say nothing about order");
 }
 

@@ -53,6 +53,8 @@ const LOOK_FOR_FOLDER: Duration = Duration::from_millis(100);
 const SETTLE: Duration = Duration::from_millis(50);
 /// Longest time for which files that change faster than they can be read are read again and again.
 const CHASE: Duration = Duration::from_millis(500);
+/// And they are read so often at least: a thread that did not run for a while has not tried.
+const CHASES: u32 = 8;
 /// What looks like a loss waits so long for what may explain it: a folder is removed file by file, then itself.
 const LOSS: Duration = Duration::from_millis(5);
 /// What is missing in a folder that came back is lost only after so long a silence: it is being filled.
@@ -467,7 +469,9 @@ impl Watcher {
         let mut reads = Reads::new();
         let mut awaited: BTreeSet<FileName> = BTreeSet::new();
         let mut loss = false;
+        let mut tries = 0;
         loop {
+            tries += 1;
             let work = std::mem::take(&mut self.work);
             if work.unwatched {
                 self.reopen_folder();
@@ -488,6 +492,7 @@ impl Watcher {
                 awaited.remove(&name);
                 reads.insert(name, found);
             }
+            self.await_events();
             let waits = began.elapsed() < SETTLE;
             let mut quiet = !self.drain();
             if quiet && waits && (loss || !awaited.is_empty()) {
@@ -501,7 +506,8 @@ impl Watcher {
             let outdated =
                 self.work.needs_all() || self.work.names.iter().any(|name| reads.contains_key(name));
             let unexplained = waits && (!awaited.is_empty() || (loss && !quiet));
-            if !unexplained && (!outdated || began.elapsed() >= CHASE) {
+            let given_up = tries >= CHASES && began.elapsed() >= CHASE;
+            if !unexplained && (!outdated || given_up) {
                 break;
             }
         }
@@ -516,6 +522,12 @@ impl Watcher {
         }
         self.news = true;
         self.progressed();
+    }
+
+    /// Waits until there is an event of every rename and removal that a reader may have seen. A name leads to the new file a
+    /// moment before the event is made: both happen under the folder's lock (`vfs_rename`), and a listing takes it.
+    fn await_events(&self) {
+        let _ = fs::read_dir(&self.path).map(|mut entries| entries.next());
     }
 
     /// Compares all files with what is known of them and asks for those that differ. Without an event for it
