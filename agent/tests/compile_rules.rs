@@ -466,6 +466,85 @@ fn the_older_service_has_the_address() {
     assert_eq!(bed.tcp("10.96.0.1", 80), "web>10.3.0.1:8000 | Refuse");
 }
 
+/// Service team/lb at these external addresses, without endpoints; its ports are those of `web`, 443 and 6443.
+fn outside(external: &str) -> String {
+    format!(
+        "apiVersion: v1
+kind: Service
+metadata: {{name: lb, namespace: team}}
+spec:
+  clusterIP: 10.96.0.77
+  externalIPs: [{external}]
+  ports: [{{name: a, port: 80}}, {{name: b, port: 443}}, {{name: c, port: 6443}}]
+"
+    )
+}
+
+#[test]
+fn a_services_own_frontend_is_taken_by_no_other_that_names_it_as_external() {
+    let younger = WEB.replace(
+        "{name: web, namespace: default}",
+        "{name: web, namespace: default, creationTimestamp: '2026-01-01T00:00:01Z'}",
+    );
+    let mut bed = Bed::new(&[NODE, &outside("10.96.0.1, 203.0.113.9"), &younger]);
+    assert_eq!(bed.tcp("203.0.113.9", 80), "lb> | Refuse");
+    assert_eq!(bed.tcp("10.96.0.1", 80), "web>10.3.0.1:8000 | Refuse");
+    bed.add(&[&outside("203.0.113.10")]);
+    assert_eq!(bed.tcp("203.0.113.9", 80), "no frontend");
+    assert_eq!(bed.tcp("203.0.113.10", 80), "lb> | Refuse");
+}
+
+#[test]
+fn no_service_takes_the_place_of_the_api_server() {
+    let endpoints = |ip: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: kubernetes, namespace: default, labels: {{kubernetes.io/service-name: kubernetes}}}}
+addressType: IPv4
+endpoints: [{{addresses: [{ip}]}}]
+ports: [{{name: https, port: 6443}}]
+"
+        )
+    };
+    let context = NodeContext {
+        node: "n1".into(),
+        api_server: Some(("10.0.0.3".parse().unwrap(), 443)),
+        ..NodeContext::default()
+    };
+    let mut bed = Bed::with(context, &[NODE, &outside("10.0.0.1, 10.0.0.2, 10.0.0.3")]);
+    assert_eq!(bed.tcp("10.0.0.1", 6443), "lb> | Refuse", "nobody knows better yet");
+    assert_eq!(
+        (bed.tcp("10.0.0.3", 443), bed.tcp("10.0.0.3", 80)),
+        ("no frontend".into(), "lb> | Refuse".into())
+    );
+    bed.add(&[&endpoints("10.0.0.1")]);
+    assert_eq!(bed.tcp("10.0.0.1", 6443), "no frontend");
+    assert_eq!(bed.tcp("10.0.0.1", 443), "lb> | Refuse", "another port");
+    bed.add(&[&endpoints("10.0.0.2")]);
+    assert_eq!(
+        (bed.tcp("10.0.0.1", 6443), bed.tcp("10.0.0.2", 6443)),
+        ("lb> | Refuse".into(), "no frontend".into())
+    );
+    // Nor does a policy refuse anybody there.
+    let at = |ip: &str, port: u16| {
+        format!("{{addressMatcher: {{ip: {ip}, toPorts: [{{port: {port}, protocol: TCP}}]}}}}")
+    };
+    let refuse = "  config: {onNoBackend: Refuse}";
+    bed.add(&[
+        &lrp("p", 0, &at("10.0.0.2", 6443), TO_81, refuse),
+        &lrp("q", 0, &at("10.0.0.3", 443), TO_81, refuse),
+    ]);
+    assert_eq!(
+        (bed.tcp("10.0.0.2", 6443), bed.tcp("10.0.0.3", 443)),
+        ("p> | Untouched".into(), "q> | Untouched".into())
+    );
+    let (_, _, said) = bed.state("p");
+    assert!(said.ends_with("(at the API server onNoBackend: Refuse has no effect)"), "{said}");
+    bed.add(&[&endpoints("10.0.0.1")]);
+    assert_eq!(bed.tcp("10.0.0.2", 6443), "p> | Refuse");
+}
+
 #[test]
 fn affinity_is_inherited_from_the_service_alone() {
     let sticky = WEB.replace("spec:\n", "spec:\n  sessionAffinity: ClientIP\n");

@@ -41,7 +41,7 @@ pub const PORTS: [u16; 12] = [53, 80, 81, 82, 443, 5353, 6443, 8080, 8081, 8443,
 /// Addresses nobody has: ClusterIPs and VIPs. They fail at once where they are not translated.
 const DEAD: [&str; 5] = ["10.96.0.0/16", "198.51.100.0/24", "10.10.7.0/24", "fd00:96::/64", "fd00:51::/64"];
 /// VIPs that exist on the network; `raw` has them.
-const RAW: [&str; 4] = ["169.254.0.90", "169.254.0.91", "169.254.0.92", "fd00:169::90"];
+const RAW: [&str; 5] = ["169.254.0.90", "169.254.0.91", "169.254.0.92", "203.0.113.90", "fd00:169::90"];
 /// How many more addresses the farm has, and its TCP ports beside [`PORTS`].
 const FARM: (u8, u16) = (40, 100);
 /// First of the farm's own ports.

@@ -255,15 +255,15 @@ impl Loop {
             }
             News::Trouble(source, Some(why)) => {
                 self.metrics.watch_errors.get_or_create(&SourceLabel { source: source.name() }).inc();
-                if source.is_optional() {
-                    self.missing.remove(&source);
-                    self.health.source(source, None);
-                }
                 // Once it has told everything it works on the last good state.
                 if self.missing.contains(&source) {
                     self.health.source(source, Some(why.clone()));
                 }
                 self.troubled.insert(source, why);
+            }
+            News::Withheld(source) => {
+                self.missing.remove(&source);
+                self.health.source(source, None);
             }
             News::Trouble(source, None) => {
                 if self.troubled.remove(&source).is_some() {

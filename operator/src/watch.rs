@@ -120,7 +120,7 @@ impl Source {
         Self::DaemonSets,
     ];
 
-    /// Is nothing held up by it? Without the DaemonSet every node may have an agent.
+    /// Does it go without? Where the DaemonSet is not to be seen every node may have an agent.
     #[must_use]
     pub const fn is_optional(self) -> bool {
         matches!(self, Self::DaemonSets)
@@ -151,6 +151,8 @@ pub enum News {
     Synced(Source),
     /// The watch does not come through; `None`: it does again.
     Trouble(Source, Option<String>),
+    /// There is no right to look, or no such kind: nothing is to wait for it. Said of those alone without which it goes.
+    Withheld(Source),
 }
 
 /// Begins to watch what is always watched: slices and the DaemonSet of the agents in this namespace, the others in the
@@ -359,6 +361,10 @@ where
                     if news.send(News::Trouble(self.source, Some(text))).await.is_err() {
                         return;
                     }
+                    let withheld = self.source.is_optional() && is_withheld(&error);
+                    if withheld && news.send(News::Withheld(self.source)).await.is_err() {
+                        return;
+                    }
                     continue;
                 }
             };
@@ -435,6 +441,12 @@ where
     }
 }
 
+/// Is it for the API server's lasting word that there is no list? Anything else may pass.
+fn is_withheld(error: &watcher::Error) -> bool {
+    let watcher::Error::InitialListFailed(kube::Error::Api(status)) = error else { return false };
+    matches!(status.code, 403 | 404)
+}
+
 /// What is wrong, and where it is clear what to do, that.
 fn describe(source: Source, error: &watcher::Error) -> String {
     match error {
@@ -460,6 +472,7 @@ mod tests {
             "the API server has no nodebalancingstates: install the CustomResourceDefinitions"
         );
         assert!(describe(Source::States, &failed(403)).contains("404 page not found"));
+        assert_eq!([403, 404, 429, 500].map(|code| is_withheld(&failed(code))), [true, true, false, false]);
     }
 
     #[tokio::test(start_paused = true)]

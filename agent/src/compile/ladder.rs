@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use balancing_api::{
     backends::{PolicyBackend, backends},
     names::API_SERVER_SERVICE,
-    net::Frontend,
+    net::{Frontend, Protocol},
     policy::OnNoBackend,
 };
 
@@ -13,7 +13,7 @@ use super::{Compiler, NodeContext, policy::Resolved};
 use crate::{
     desired::{Backend, Ladder, Otherwise, PolicyRung, ServicePort, ServiceRung},
     select::{Endpoint, Viewpoint, select},
-    snapshot::{Name, Pod, Snapshot, Usability},
+    snapshot::{Name, Pod, Slice, Snapshot, Usability},
 };
 
 impl Compiler {
@@ -32,7 +32,7 @@ impl Compiler {
         let backends = winner.backends(snapshot, context, frontend);
         let refuse = backends.is_empty()
             && winner.on_no_backend() == OnNoBackend::Refuse
-            && !is_api_server(snapshot, &frontend);
+            && !is_api_server(snapshot, context, frontend);
         let affinity_seconds = winner.affinity_seconds;
         let policy = Some(PolicyRung { policy: reference.clone(), backends, affinity_seconds });
         Some(if refuse {
@@ -49,6 +49,9 @@ impl Compiler {
         frontend: Frontend,
     ) -> Option<ServiceRung> {
         let claim = self.services_at.get(&frontend)?.first()?;
+        if claim.external && is_api_server(snapshot, context, frontend) {
+            return None;
+        }
         let service = snapshot.service(&claim.service)?;
         let port =
             service.ports.iter().find(|p| (p.port, p.protocol) == (frontend.port, frontend.protocol))?;
@@ -86,16 +89,24 @@ impl Compiler {
     }
 }
 
-/// Is it a frontend of the API server's Service? Nobody is refused there: agents, the operator and those who would take
-/// the policy back all need it.
-pub(super) fn is_api_server(snapshot: &Snapshot, frontend: &Frontend) -> bool {
+/// Is the API server there: is it a frontend of its Service, an endpoint of that, or where the agent was told to ask it? No
+/// policy refuses anybody there, and no Service takes it as an external address: agents, the operator and those who would
+/// take such a thing back all need it.
+pub(super) fn is_api_server(snapshot: &Snapshot, context: &NodeContext, frontend: Frontend) -> bool {
+    let Frontend { address, port, protocol } = frontend;
     let (namespace, name) = API_SERVER_SERVICE;
-    let service = snapshot.service(&Name::new(namespace, name));
-    service.is_some_and(|service| {
-        let has =
-            |p: &crate::snapshot::ServicePort| (p.port, p.protocol) == (frontend.port, frontend.protocol);
-        service.addresses.contains(&frontend.address) && service.ports.iter().any(has)
-    })
+    let name = Name::new(namespace, name);
+    let is_port = |number: u16, of: Protocol| (number, of) == (port, protocol);
+    let is_its_own = snapshot.service(&name).is_some_and(|service| {
+        service.addresses.contains(&address) && service.ports.iter().any(|p| is_port(p.port, p.protocol))
+    });
+    let is_endpoint = |slice: &Slice| {
+        slice.ports.iter().any(|p| is_port(p.port, p.protocol))
+            && slice.endpoints.iter().any(|e| e.address == address)
+    };
+    is_its_own
+        || snapshot.slices_of(&name).any(is_endpoint)
+        || (protocol == Protocol::Tcp && context.api_server == Some((address, port)))
 }
 
 /// The backends of the tier that serves.

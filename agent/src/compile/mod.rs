@@ -50,6 +50,8 @@ pub struct NodeContext {
     pub resolution: ServiceResolution,
     /// Redirects a second of policies that set no limit of their own; 0 is none.
     pub default_limit: u32,
+    /// `--api-server-host` and `--api-server-port`, where the host is an address.
+    pub api_server: Option<(IpAddr, u16)>,
     /// Ids of the agent's own cgroups: exempt from every policy, as the operator's pods are.
     pub own_cgroups: BTreeSet<u64>,
     /// Ids of cgroups by the uid of their pod.
@@ -141,7 +143,8 @@ impl NodeContext {
 /// A port of a Service on a frontend. Of several Services on one the first is that whose ClusterIP it is, then the older.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct ServiceClaim {
-    /// Is the address one from outside of the cluster? Whoever may write a Service chooses those, and takes no ClusterIP by it.
+    /// Is the address one from outside of the cluster? Whoever may write a Service chooses those, and takes no other Service's
+    /// frontend by it.
     external: bool,
     created: Option<Timestamp>,
     service: Name,
@@ -190,6 +193,9 @@ impl Compiler {
         } else {
             let changed = dirty.endpoints.iter().chain(lives.iter());
             touched.extend(changed.filter_map(|service| self.services.get(service)).flatten());
+        }
+        if dirty.endpoints.iter().any(Name::is_api_server) {
+            self.touch_where_the_api_server_may_be(&mut touched);
         }
         for frontend in touched {
             self.update_frontend(snapshot, context, frontend, &mut changes);
@@ -367,8 +373,7 @@ impl Compiler {
             touched.insert(frontend);
         }
         if name.is_api_server() {
-            // Policies refuse nobody at its frontends, also where Services are not resolved.
-            touched.extend(self.policies_at.keys());
+            self.touch_where_the_api_server_may_be(touched);
         }
         let Some(service) = snapshot.service(&name).filter(|_| context.resolution == ServiceResolution::All)
         else {
@@ -391,6 +396,13 @@ impl Compiler {
         if !frontends.is_empty() {
             self.services.insert(name, frontends);
         }
+    }
+
+    /// Policies refuse nobody where the API server is, also where Services are not resolved, and no Service takes its place.
+    fn touch_where_the_api_server_may_be(&self, touched: &mut BTreeSet<Frontend>) {
+        touched.extend(self.policies_at.keys());
+        let external = |claims: &[ServiceClaim]| claims.first().is_some_and(|claim| claim.external);
+        touched.extend(self.services_at.iter().filter(|(_, claims)| external(claims)).map(|(at, _)| at));
     }
 
     fn update_frontend(

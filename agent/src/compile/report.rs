@@ -155,7 +155,7 @@ impl Compiler {
         if !empty.is_empty() {
             let consequence = match spec.checked.on_no_backend {
                 OnNoBackend::Fallback => "normal resolution",
-                OnNoBackend::Refuse if empty.iter().all(|f| is_api_server(snapshot, f)) => {
+                OnNoBackend::Refuse if empty.iter().all(|f| is_api_server(snapshot, context, **f)) => {
                     "normal resolution (at the API server onNoBackend: Refuse has no effect)"
                 }
                 OnNoBackend::Refuse => "clients are refused (onNoBackend: Refuse)",

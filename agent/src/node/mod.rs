@@ -261,6 +261,7 @@ fn context(config: &RunConfig) -> Result<NodeContext, RunError> {
         },
         default_limit: config.default_redirects_per_second,
         cluster: !matches!(config.source, config::Source::Manifests(_)),
+        api_server: config.api_server.as_ref().and_then(|(host, port)| Some((host.parse().ok()?, *port))),
         own_cgroups: own.iter().map(|cgroup| cgroup.id).collect(),
         ..NodeContext::default()
     })

@@ -130,11 +130,19 @@ fn external(service: &v1::Service) -> Vec<IpAddr> {
     let texts = fixed.iter().chain(balancers.filter_map(|b| b.ip.as_ref()));
     let mut all = Vec::new();
     for ip in texts.filter_map(|text| text.parse::<IpAddr>().ok()).map(|ip| ip.to_canonical()) {
-        if unusable(ip).is_none() && !all.contains(&ip) {
+        if unusable(ip).is_none() && !is_link_local(ip) && !all.contains(&ip) {
             all.push(ip);
         }
     }
     all
+}
+
+/// Of one link alone, as the metadata of a cloud's machine (169.254.169.254) are: no address of a whole cluster.
+fn is_link_local(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    }
 }
 
 /// The first address of each family.
@@ -457,7 +465,7 @@ mod tests {
         let service = |spec: serde_json::Value| {
             let ingress = json!([
                 {"ip": "203.0.113.1"}, {"ip": "fd00::99", "ipMode": "VIP"}, {"ip": "203.0.113.2", "ipMode": "Proxy"},
-                {"hostname": "lb.example"}, {"ip": "127.0.0.1"}, {"ip": "x"}, {"ip": "203.0.113.9"}, {"ip": "10.0.0.1"},
+                {"hostname": "lb.example"}, {"ip": "127.0.0.1"}, {"ip": "169.254.169.254"}, {"ip": "fe80::1"}, {"ip": "x"}, {"ip": "203.0.113.9"}, {"ip": "10.0.0.1"},
             ]);
             let object = json!({"metadata": {"name": "web"}, "spec": spec, "status": {"loadBalancer": {"ingress": ingress}}});
             Converter::default().service(&from(object)).unwrap()

@@ -1,6 +1,9 @@
 //! Who is redirected, and where to: the published examples, the last local pod, what may not be touched.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use anyhow::{Context, Result, ensure};
 use balancing_api::{agent::PolicyState, names::reason};
@@ -258,11 +261,14 @@ fn a_service_without_endpoints_refuses(network: &Network) -> Result<()> {
     expect(&mut node, refused, tcp(at(WEB, 8080)))
 }
 
+/// The address of a load balancer: `raw` has it.
+const BALANCER: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 90));
+
 /// `default/web` with an external IP that nobody has, and a load balancer that `raw` stands for.
 fn outside_service(network: &Network, mode: &str) -> Vec<Value> {
     let mut objects = bed::web_service(network);
     objects[0]["spec"]["externalIPs"] = json!([VIP]);
-    objects[0]["status"] = json!({"loadBalancer": {"ingress": [{"ip": RAW_VIP, "ipMode": mode}]}});
+    objects[0]["status"] = json!({"loadBalancer": {"ingress": [{"ip": BALANCER, "ipMode": mode}]}});
     objects
 }
 
@@ -276,29 +282,29 @@ fn addresses_outside_of_the_cluster_lead_to_the_endpoints(network: &Network) -> 
         expect(&mut node, "r1:53", flow)?;
     }
     expect_from(&mut node, "n1", "r1:80", tcp(at(VIP, 8080)))?;
-    expect(&mut node, "raw:8080", tcp(at(RAW_VIP, 8080))).context("a load balancer that is to be asked")?;
+    expect(&mut node, "raw:8080", tcp(at(BALANCER, 8080))).context("a load balancer that is to be asked")?;
 
     // The internal policy is for ClusterIPs alone, the external one for clients from outside.
     objects = outside_service(network, "VIP");
     objects[0]["spec"]["internalTrafficPolicy"] = json!("Local");
     objects[0]["spec"]["externalTrafficPolicy"] = json!("Local");
     node.apply("10-objects.json", &objects)?;
-    expect(&mut node, "r1:80", tcp(at(RAW_VIP, 8080))).context("a load balancer that may be passed by")?;
-    expect(&mut node, "raw:80", tcp(at(RAW_VIP, 80))).context("a port that the Service does not have")?;
+    expect(&mut node, "r1:80", tcp(at(BALANCER, 8080))).context("a load balancer that may be passed by")?;
+    expect(&mut node, "raw:80", tcp(at(BALANCER, 80))).context("a port that the Service does not have")?;
     expect(&mut node, "r1:80", tcp(at(VIP, 8080)))?;
     let refused = bed::refused(&node)?;
     expect(&mut node, refused, tcp(at(WEB, 8080))).context("the ClusterIP, without a local endpoint")?;
 
     node.apply("10-objects.json", &bed::web_service(network))?;
     expect(&mut node, DEAD, tcp(at(VIP, 8080)))?;
-    expect(&mut node, "raw:8080", tcp(at(RAW_VIP, 8080)))
+    expect(&mut node, "raw:8080", tcp(at(BALANCER, 8080)))
 }
 
 fn a_policy_on_a_service_leaves_its_outside_addresses(network: &Network) -> Result<()> {
     let mut node = TestNode::started(network, &outside_service(network, "VIP"))?;
     node.apply("20-policy.json", &[bed::local_pod(network, "l1").object(), bed::web_policy()])?;
     expect(&mut node, "l1:81", tcp(at(WEB, 8080)))?;
-    for outside in [VIP, RAW_VIP] {
+    for outside in [VIP, BALANCER] {
         expect(&mut node, "r1:80", tcp(at(outside, 8080)))?;
     }
     // One on such an address has the Service's endpoints beneath it.

@@ -83,8 +83,8 @@ fn not_found(name: &str, is_node: bool, names: &[&str], read: &Read) -> String {
     }
     if is_node && read.agents.is_some() {
         return format!(
-            "node {name:?} has no agent, so no policy holds there; DaemonSet balancing-agent puts no pod on it: its nodeSelector or \
-             affinity leaves the node out, or there is no such DaemonSet"
+            "node {name:?} has no agent: no pod of DaemonSet balancing-agent is on it (yet). Its nodeSelector, its affinity or a taint of \
+             the node may leave it out"
         );
     }
     match near(name, names.iter().copied()).as_slice() {

@@ -593,7 +593,6 @@ impl World {
     }
 }
 
-/// Can an agent be there? There is none for other systems than Linux.
 fn policy_of(published: &Published) -> Option<PolicyRef> {
     match published {
         Published::Backends { policy, .. } => Some(policy.clone()),
