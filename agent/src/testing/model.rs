@@ -146,7 +146,12 @@ fn is_outside(service: &Value, address: IpAddr) -> bool {
     let balancers = balancers.filter(|b| !ranges && b["ipMode"] != "Proxy").map(|b| &b["ip"]);
     let mut all = list(&service["spec"]["externalIPs"]).iter().chain(balancers);
     let mut cluster = list(&service["spec"]["clusterIPs"]).iter().filter_map(ip);
+    let of_one_link = match address {
+        IpAddr::V4(v4) => v4.octets().starts_with(&[169, 254]),
+        IpAddr::V6(v6) => v6.segments()[0] & 0xffc0 == 0xfe80,
+    };
     has_cluster_ip(service)
+        && !of_one_link
         && cluster.any(|a| a.is_ipv4() == address.is_ipv4())
         && all.any(|a| ip(a) == Some(address))
         && !is_at(service, address)
